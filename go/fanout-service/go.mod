@@ -1,0 +1,3 @@
+module rex/fanout-service
+
+go 1.26
