@@ -1,0 +1,160 @@
+"""What a synthesis before the final would be: the next step of the staircase, a draft, an edit.
+
+Also the novelty gate: what an answer would add to the document.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+
+from orchestration.domain import overlap as overlaps
+from orchestration.domain.policies import Policy
+from orchestration.domain.synthesis_state import (
+    Call,
+    Kind,
+    Source,
+    StartSynthesis,
+    State,
+    Trigger,
+    considered,
+    given,
+    readable,
+)
+
+FIRST_PARAGRAPH_CHARS = 160
+"""A paragraph shorter than this (a heading, "Sure, here it is:") does not start the staircase."""
+LONGEST_DRAFT = 0.9
+"""The staircase stops at this share of the longest answer: the rest is for the edits, which know
+more."""
+
+
+def start(
+    state: State, kind: Kind, sources: tuple[Source, ...], trigger: str, *, late: bool = False
+) -> StartSynthesis:
+    base = 0 if kind == "rewrite" else state.document.version
+    return StartSynthesis(
+        len(state.versions) + 1, kind, base, sources, cast(Trigger, trigger), late
+    )
+
+
+def merge(base: Mapping[str, int], new: Mapping[str, int]) -> tuple[Source, ...]:
+    """Both together, in the order they were first shown: the prompt only ever grows."""
+    chars = dict(base)
+    for label, count in new.items():
+        chars[label] = max(count, chars.get(label, 0))
+    return tuple(Source(label, count) for label, count in chars.items())
+
+
+def plan_growth(policy: Policy, state: State, now: float) -> StartSynthesis | None:
+    """The synthesis due before the final, if any. The lane must be free."""
+    if policy.revise == "restart":
+        return _restart(state)
+    if policy.draft_from == "chunks" and (step := _step(policy, state)):
+        return step
+    if policy.draft_from == "first_answer" and not state.document.blocks and state.answers:
+        ready = {call.label: len(call.text) for call in state.answers}
+        return start(state, "draft", merge({}, ready), "new_answer")
+    return _edit(policy, state, now)
+
+
+# --- the staircase ------------------------------------------------------------------------------
+
+
+def _step(policy: Policy, state: State) -> StartSynthesis | None:
+    """The next part of the draft, once enough calls are ahead of it by a chunk."""
+    lineage = state.lineage
+    if len(lineage) >= policy.max_steps or not all(v.is_step for v in lineage):
+        return None
+    live = [c for c in state.calls.values() if c.status != "failed" or (c.cut and c.text)]
+    length = len(state.document.text)
+    ready = [call for call in live if _ahead(policy, state, call, length)]
+    first_answer = not lineage and bool(state.answers)
+    if not ready or (len(ready) < min(policy.start_calls, len(live)) and not first_answer):
+        return None
+    shown = given(state)
+    fresh = {c.label: n for c in live if (n := readable(state, c.label)) > shown.get(c.label, 0)}
+    new_chars = sum(count - shown.get(label, 0) for label, count in fresh.items())
+    if not lineage:
+        reason = "chunks" if len(ready) >= min(policy.start_calls, len(live)) else "first_answer"
+        return start(state, "draft", merge({}, fresh), reason)
+    if length >= LONGEST_DRAFT * max(readable(state, call.label) for call in live):
+        return None
+    if new_chars < policy.chunk_chars and not lineage[-1].changed:
+        # The last step found nothing left to write and hardly anything came since.
+        return None
+    return start(state, "draft", merge(shown, fresh), "chunks")
+
+
+def _ahead(policy: Policy, state: State, call: Call, length: int) -> bool:
+    if call.status == "finished":
+        return True
+    read = readable(state, call.label)
+    if read >= length + policy.chunk_chars:
+        return True
+    return not length and call.text.find("\n\n", FIRST_PARAGRAPH_CHARS, read) >= 0
+
+
+# --- edits --------------------------------------------------------------------------------------
+
+
+def _edit(policy: Policy, state: State, now: float) -> StartSynthesis | None:
+    """Later answers as one edit of the draft: while nobody writes, and only for news."""
+    if policy.revise != "patch" or not state.document.blocks or not state.answers:
+        return None
+    if policy.draft_from == "chunks" and any(call.text for call in state.open):
+        return None
+    if now < (state.answers[-1].ended_s or 0.0) + policy.debounce_s:
+        return None
+    arrived = [call.label for call in state.answers]
+    if not worth_a_call(policy, state, arrived):
+        return None
+    trigger = "dispute" if disputes(state, arrived) else "new_claims"
+    return start(state, "patch", merge(given(state), pending(state, arrived)), trigger)
+
+
+def _restart(state: State) -> StartSynthesis | None:
+    shown = given(state)
+    if not state.answers or all(call.label in shown for call in state.answers):
+        return None
+    kind: Kind = "rewrite" if state.document.blocks else "draft"
+    ready = {call.label: len(call.text) for call in state.answers}
+    return start(state, kind, merge({}, ready), "new_answer")
+
+
+def pending(state: State, labels: Iterable[str]) -> dict[str, int]:
+    """What of these answers the synthesizer has not yet been free to use, as far as readable."""
+    weighed = considered(state)
+    return {k: n for k in labels if (n := readable(state, k)) > weighed.get(k, 0)}
+
+
+def worth_a_call(policy: Policy, state: State, labels: Iterable[str]) -> bool:
+    """The novelty gate: enough new claims, or a dispute."""
+    waiting = pending(state, labels)
+    if not waiting:
+        return False
+    if new_claims(state, waiting) >= max(policy.min_new_claims, 1):
+        return True
+    return policy.min_new_claims == 0 or bool(disputes(state, waiting))
+
+
+def new_claims(state: State, labels: Iterable[str]) -> int:
+    """Claims of these answers that the document does not state and that no synthesizer call was
+    free to use before: what was left out on purpose is not news."""
+    wanted, weighed = set(labels), considered(state)
+    return sum(
+        claim.id not in state.stated
+        and any(s.label in wanted for s in claim.sentences)
+        and not any(s.end <= weighed.get(s.label, 0) for s in claim.sentences)
+        for claim in state.overlap.claims
+    )
+
+
+def disputes(state: State, labels: Iterable[str]) -> int:
+    """Sentences of these answers, not weighed before, that contradict the document."""
+    wanted, weighed = set(labels), considered(state)
+    return sum(
+        any(overlaps.contradict(s, written) for written in state.written)
+        for claim in state.overlap.claims
+        if claim.id in state.stated
+        for s in claim.sentences
+        if s.label in wanted and s.end > weighed.get(s.label, 0)
+    )
