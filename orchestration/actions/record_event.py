@@ -1,0 +1,78 @@
+"""The only writer of the log."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+
+from orchestration.domain.run import EventType
+from orchestration.models import Call, Run, RunEvent, Synthesis
+from orchestration.queue import announce_facts
+
+
+class LeaseLost(Exception):
+    """Another driver holds the run: nothing was written, and this one must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A fact to append. ``at_ms`` is on the run's clock; ``body`` is the event's own fields."""
+
+    type: EventType
+    at_ms: int
+    body: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Facts, and the fields of rows that follow from them; written together or not at all.
+
+    ``calls`` by label, ``syntheses`` by version; a version not seen before becomes a row.
+    """
+
+    events: list[NewEvent] = field(default_factory=list)
+    run: dict[str, Any] = field(default_factory=dict)
+    calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    syntheses: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.run or self.calls or self.syntheses)
+
+
+@transaction.atomic
+def record_event(*, run_id: UUID, fence: int | None, batch: Batch, now: datetime) -> int:
+    """Append ``batch`` to the run's log and return the new head.
+
+    Updating the run's row first takes its lock, so sequence numbers are given out in commit order:
+    a reader that has seen 7 can never be surprised by a late 6. ``fence`` is the driver's, or None
+    for a command that may come from anyone; a driver whose fence is old gets LeaseLost.
+    """
+    rows = Run.objects.everywhere().filter(pk=run_id)
+    if fence is not None:
+        rows = rows.filter(fence=fence)
+    if rows.update(last_seq=F("last_seq") + len(batch.events), **batch.run) != 1:
+        raise LeaseLost(str(run_id))
+    head = Run.objects.everywhere().values_list("last_seq", flat=True).get(pk=run_id)
+    first = head - len(batch.events) + 1
+    RunEvent.objects.bulk_create(
+        RunEvent(
+            run_id=run_id,
+            seq=first + index,
+            at=now,
+            at_ms=event.at_ms,
+            type=event.type,
+            body=dict(event.body),
+        )
+        for index, event in enumerate(batch.events)
+    )
+    for label, fields in batch.calls.items():
+        Call.objects.filter(run_id=run_id, label=label).update(**fields)
+    for version, fields in batch.syntheses.items():
+        Synthesis.objects.update_or_create(run_id=run_id, version=version, defaults=fields)
+    if batch.events:
+        announce_facts(run_id)
+    return head

@@ -1,0 +1,195 @@
+"""Accept a question: check it whole, then write the run, its calls and its first fact at once."""
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from orchestration.actions.record_event import Batch, NewEvent, record_event
+from orchestration.domain.pipelines import DEFAULT_PIPELINE, Pipeline, UnknownPipeline, find_pipeline
+from orchestration.domain.routing import RoutingError
+from orchestration.domain.run import EventType, label_of
+from orchestration.fanout.select import resolve_model
+from orchestration.models import Call, Run
+from orchestration.queue import announce_run
+from workspaces.access import Actor
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a caller asks for. ``models`` empty means the default ones.
+
+    ``replay_of`` names a stored run of the same workspace whose recorded answers are played again
+    with their real pacing, at no cost; prompt and models are then that run's.
+    """
+
+    prompt: str = ""
+    pipeline: str = DEFAULT_PIPELINE
+    models: tuple[str, ...] = ()
+    replay_of: UUID | None = None
+    idempotency_key: str | None = None
+
+
+class InvalidRun(Exception):
+    """The request cannot become a run: ``code`` of docs/errors.md, ``field``, and a sentence."""
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.field, self.message = code, field, message
+
+
+def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run:
+    """Write a queued run and wake a driver. Raises InvalidRun, and then nothing is stored.
+
+    The same idempotency key with the same request gives the same run, however many copies race;
+    with another request it is an ``idempotency_conflict``.
+    """
+    digest = _digest(request)
+    if request.idempotency_key:
+        earlier = _earlier(actor, request.idempotency_key, digest)
+        if earlier is not None:
+            return earlier
+    original = _original(actor, request.replay_of) if request.replay_of else None
+    pipeline = _checked_pipeline(original.pipeline if original else request.pipeline)
+    prompt = original.prompt if original else _checked_prompt(request.prompt)
+    models = _recorded_models(original) if original else _checked_models(request.models, pipeline)
+    run = Run(
+        workspace=actor.workspace,
+        prompt=prompt,
+        pipeline=pipeline.name,
+        pipeline_version=pipeline.version,
+        settings={"policy": pipeline.policy},
+        synthesizer=f"recorded/{original.pk}/synthesis" if original else settings.SYNTHESIZER,
+        deadline_s=settings.RUN_DEADLINE_S,
+        seed=secrets.token_hex(16),
+        request_id=request_id,
+        started_by=actor.name,
+        idempotency_key=request.idempotency_key or None,
+        body_sha256=digest,
+        created_at=timezone.now(),
+    )
+    try:
+        _write(run, models)
+    except IntegrityError:
+        # A copy of this request was faster; its run is the one.
+        earlier = _earlier(actor, request.idempotency_key or "", digest)
+        if earlier is None:
+            raise
+        return earlier
+    return run
+
+
+@transaction.atomic
+def _write(run: Run, models: tuple[str, ...]) -> None:
+    run.save(force_insert=True)
+    labels = [label_of(position) for position in range(len(models))]
+    Call.objects.bulk_create(
+        Call(run=run, label=label, model=model, provider=model.partition("/")[0])
+        for label, model in zip(labels, models, strict=True)
+    )
+    started = NewEvent(
+        EventType.RUN_STARTED,
+        0,
+        {
+            "pipeline": run.pipeline,
+            "version": run.pipeline_version,
+            "policy": run.settings["policy"],
+            "models": list(models),
+            "labels": labels,
+            "deadline_s": run.deadline_s,
+        },
+    )
+    record_event(run_id=run.pk, fence=None, batch=Batch(events=[started]), now=run.created_at)
+    announce_run()
+
+
+def _digest(request: RunRequest) -> str:
+    body = asdict(replace(request, idempotency_key=None))
+    # Lone surrogates are refused further down; here they must not stop the digest.
+    return hashlib.sha256(json.dumps(body, default=str).encode()).hexdigest()
+
+
+def _earlier(actor: Actor, key: str, digest: str) -> Run | None:
+    earlier = Run.objects.in_workspace(actor.workspace).filter(idempotency_key=key).first()
+    if earlier is not None and earlier.body_sha256 != digest:
+        raise InvalidRun(
+            "idempotency_conflict",
+            "idempotency_key",
+            "This idempotency key was used for another request.",
+        )
+    return earlier
+
+
+def _original(actor: Actor, run_id: UUID) -> Run:
+    original = Run.objects.in_workspace(actor.workspace).filter(pk=run_id).first()
+    if original is None:
+        raise InvalidRun("unknown_run", "replay_of", "There is no such run to replay.")
+    if original.ended_at is None:
+        raise InvalidRun("run_not_ended", "replay_of", "Only a run that has ended can be replayed.")
+    return original
+
+
+def _recorded_models(original: Run) -> tuple[str, ...]:
+    return tuple(
+        f"recorded/{original.pk}/{label}"
+        for label in original.calls.values_list("label", flat=True)
+    )
+
+
+def _checked_prompt(prompt: str) -> str:
+    if not prompt.strip():
+        raise InvalidRun("empty_prompt", "prompt", "Write a question first.")
+    if len(prompt) > settings.MAX_PROMPT_CHARS:
+        raise InvalidRun(
+            "prompt_too_long",
+            "prompt",
+            f"The prompt has {len(prompt):,} characters; "
+            f"at most {settings.MAX_PROMPT_CHARS:,} are taken.",
+        )
+    check_text("prompt", prompt)
+    return prompt
+
+
+def check_text(field: str, text: str) -> None:
+    """Refuse what cannot be stored or sent as UTF-8 everywhere: NUL and lone surrogates."""
+    if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise InvalidRun(
+            "invalid_text", field, "The text holds a NUL or half of a surrogate pair."
+        )
+
+
+def _checked_pipeline(name: str) -> Pipeline:
+    try:
+        return find_pipeline(name)
+    except UnknownPipeline as error:
+        raise InvalidRun(
+            "unknown_pipeline",
+            "pipeline",
+            f"There is no such pipeline. Known: {', '.join(error.known)}.",
+        ) from None
+
+
+def _checked_models(models: tuple[str, ...], pipeline: Pipeline) -> tuple[str, ...]:
+    most = min(settings.MAX_MODELS, pipeline.max_models or settings.MAX_MODELS)
+    chosen = models or settings.MODELS[:most]
+    if len(chosen) > most:
+        raise InvalidRun(
+            "too_many_models",
+            "models",
+            f"{len(chosen)} models were named; the {pipeline.name} pipeline takes at most {most}.",
+        )
+    for model in chosen:
+        check_text("models", model)
+        try:
+            resolve_model(model)
+        except RoutingError as error:
+            raise InvalidRun(error.code, "models", str(error)) from None
+    return chosen
+
+

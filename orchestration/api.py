@@ -1,0 +1,158 @@
+"""The JSON API of runs. Each view reads: parse, authorise, one call, render."""
+
+import re
+from dataclasses import asdict
+from typing import Any
+from uuid import UUID
+
+from django.urls import reverse
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from orchestration.actions.cancel_run import cancel_call, cancel_run
+from orchestration.actions.start_run import RunRequest, start_run
+from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
+from orchestration.fanout.select import offered_models
+from orchestration.models import Call, Run
+from orchestration.problems import ApiError
+from orchestration.queries import RunNotFound, list_runs, run_of, snapshot_of
+from workspaces.access import Actor
+
+_FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of"})
+_KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
+
+
+def actor_who_writes(request: Request) -> Actor:
+    actor: Actor = request.auth
+    if not actor.may_write:
+        raise ApiError("forbidden")
+    return actor
+
+
+def run_or_404(request: Request, run_id: UUID) -> Run:
+    try:
+        return run_of(request.auth.workspace, run_id)
+    except RunNotFound:
+        raise ApiError("not_found") from None
+
+
+class StartRun(APIView):
+    """``POST /api/run``: accept a question; 202 with the run's address."""
+
+    def post(self, request: Request) -> Response:
+        actor = actor_who_writes(request)
+        asked = run_request_from(request.data, request.headers.get("Idempotency-Key"))
+        run = start_run(
+            actor=actor, request=asked, request_id=getattr(request._request, "request_id", "")
+        )
+        address = reverse("api-run", args=[run.pk])
+        return Response(
+            {
+                "id": str(run.pk),
+                "status": run.status,
+                "url": reverse("run-detail", args=[run.pk]),
+                "api_url": address,
+                "events_url": reverse("api-events", args=[run.pk]),
+                "socket_url": f"/ws/runs/{run.pk}/",
+            },
+            status=202,
+            headers={"Location": address},
+        )
+
+
+class Runs(APIView):
+    """``GET /api/runs``: the newest runs, ``?cursor=`` for the page after."""
+
+    def get(self, request: Request) -> Response:
+        runs, following = list_runs(
+            request.auth.workspace, cursor=request.query_params.get("cursor", "")
+        )
+        return Response({"data": [asdict(run) for run in runs], "next_cursor": following})
+
+
+class RunDetail(APIView):
+    """``GET /api/runs/{id}``: the whole run at seq N."""
+
+    def get(self, request: Request, run_id: UUID) -> Response:
+        return Response(snapshot_of(run_or_404(request, run_id)))
+
+
+class StopRun(APIView):
+    """``POST /api/runs/{id}/stop``: 202 whether or not it was already stopping or ended."""
+
+    def post(self, request: Request, run_id: UUID) -> Response:
+        actor = actor_who_writes(request)
+        run = run_or_404(request, run_id)
+        return Response({"stopping": cancel_run(run=run, by=actor.name)}, status=202)
+
+
+class StopCall(APIView):
+    """``POST /api/runs/{id}/calls/{label}/stop``: stop one model; the rest goes on."""
+
+    def post(self, request: Request, run_id: UUID, label: str) -> Response:
+        actor_who_writes(request)
+        run = run_or_404(request, run_id)
+        if not Call.objects.filter(run=run, label=label).exists():
+            raise ApiError("not_found")
+        return Response({"stopping": cancel_call(run_id=run.pk, label=label)}, status=202)
+
+
+class Models(APIView):
+    """``GET /api/models``: the models and pipelines a run may name."""
+
+    def get(self, request: Request) -> Response:
+        return Response(
+            {
+                "models": [asdict(model) for model in offered_models()],
+                "pipelines": [asdict(pipeline) for pipeline in PIPELINES.values()],
+            }
+        )
+
+
+def run_request_from(data: dict[str, Any], idempotency_key: str | None) -> RunRequest:
+    """The body of ``POST /api/run`` as a RunRequest; raises ApiError for unknown fields and types.
+
+    What the values mean is for ``start_run`` to judge.
+    """
+    for name in data:
+        if name not in _FIELDS:
+            known = ", ".join(sorted(_FIELDS))
+            raise ApiError("unknown_field", f"Fields that are known: {known}.", _shown(name))
+    if idempotency_key is not None and not _KEY.match(idempotency_key):
+        raise ApiError(
+            "wrong_type", "Idempotency-Key takes 1 to 200 printable ASCII characters.",
+            "Idempotency-Key",
+        )
+    models = data.get("models", [])
+    if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
+        raise ApiError("wrong_type", "models takes a list of strings.", "models")
+    return RunRequest(
+        prompt=_string(data, "prompt", ""),
+        pipeline=_string(data, "pipeline", DEFAULT_PIPELINE),
+        models=tuple(models),
+        replay_of=_run_id(data),
+        idempotency_key=idempotency_key,
+    )
+
+
+def _shown(name: str) -> str:
+    """A field's name as it may be repeated: short, and without what JSON could not carry."""
+    return name[:60].encode("utf-8", "replace").decode()
+
+
+def _string(data: dict[str, Any], name: str, default: str) -> str:
+    value = data.get(name, default)
+    if not isinstance(value, str):
+        raise ApiError("wrong_type", f"{name} takes a string.", name)
+    return value
+
+
+def _run_id(data: dict[str, Any]) -> UUID | None:
+    value = data.get("replay_of")
+    if value is None:
+        return None
+    try:
+        return UUID(value)
+    except (ValueError, AttributeError, TypeError):
+        raise ApiError("wrong_type", "replay_of takes the id of a run.", "replay_of") from None

@@ -1,0 +1,136 @@
+"""The websocket of a live run: authorise, replay what the page lacks, forward until it ends."""
+
+import asyncio
+import json
+import time
+from typing import Any
+from uuid import UUID
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.utils import timezone
+
+from orchestration.bridge import in_database
+from orchestration.events_api import read_have
+from orchestration.follow import follow
+from orchestration.models import Run
+from orchestration.queries import RunNotFound, run_of, snapshot_of
+from orchestration.reader import cursor_from
+from workspaces.access import Actor, actor_from_authorization, actor_from_user
+
+HEARTBEAT_S = 20.0
+# A browser that takes nothing for this long is gone or stuck; it may come back and resume.
+SEND_TIMEOUT_S = 20.0
+# Membership may end while the page is open; it is looked at again this often.
+REAUTHORISE_S = 5.0
+
+NOT_AUTHENTICATED, NOT_FOUND, TOO_SLOW, BAD_MESSAGE = 4401, 4404, 4408, 4400
+
+
+class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """``/ws/runs/<id>/``; the frames are described in docs/events.md."""
+
+    run: Run
+    forwarding: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        # Accept first: a browser is not told the status of a refused upgrade, only a close code.
+        await self.accept()
+        refused = await in_database(self._authorise)
+        if refused:
+            await self._bye(*refused)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        if self.forwarding is not None:
+            return
+        try:
+            message = json.loads(text_data or "")
+            since, have = message["since"], read_have(message.get("have", {}))
+            sound = message["k"] == "sub" and type(since) is int and since >= 0
+        except (ValueError, KeyError, TypeError, RecursionError):
+            sound = False
+        if not sound:
+            await self._bye(BAD_MESSAGE, "bad_message")
+            return
+        self.forwarding = asyncio.create_task(self._forward(since, have))
+
+    async def disconnect(self, code: int) -> None:
+        # Leaving a page is never a stop of its run.
+        if self.forwarding is not None:
+            self.forwarding.cancel()
+
+    async def _forward(self, since: int, have: dict[str, tuple[int, int]]) -> None:
+        try:
+            await self._replay_and_follow(since, have)
+        except TimeoutError:
+            await self.close(TOO_SLOW)
+
+    async def _replay_and_follow(self, since: int, have: dict[str, tuple[int, int]]) -> None:
+        run = await in_database(self._reload)
+        if run is None:
+            await self._bye(NOT_FOUND, "not_found")
+            return
+        await self._frame(
+            k="hello", v=1, run=str(run.pk), head=run.last_seq, now=_now(), hb=int(HEARTBEAT_S)
+        )
+        if since > run.last_seq:
+            # The page knows more than the database: it was restored. Start over from what is.
+            snapshot = await in_database(snapshot_of, run)
+            await self._frame(k="snapshot", run=snapshot)
+            since = snapshot["seq"]
+            have = {call["label"]: (call["rev"], len(call["text"])) for call in snapshot["calls"]}
+        cursor = await in_database(cursor_from, run, since, have)
+        checked_at = time.monotonic()
+        async for events in follow(run.pk, cursor, heartbeat_s=HEARTBEAT_S):
+            if time.monotonic() - checked_at > REAUTHORISE_S:
+                checked_at = time.monotonic()
+                refused = await in_database(self._authorise)
+                if refused:
+                    await self._bye(*refused)
+                    return
+            if events:
+                await self._frame(k="ev", events=events)
+            else:
+                await self._frame(k="hb", seq=cursor.since)
+        await self._bye(1000, "run_done")
+
+    def _authorise(self) -> tuple[int, str] | None:
+        """Close code and reason where this socket may not read the run; looks everything up anew."""
+        actor = self._actor()
+        if actor is None:
+            return NOT_AUTHENTICATED, "auth"
+        try:
+            self.run = run_of(actor.workspace, self._run_id())
+        except RunNotFound:
+            return NOT_FOUND, "not_found"
+        return None
+
+    def _actor(self) -> Actor | None:
+        for name, value in self.scope["headers"]:
+            if name == b"authorization":
+                return actor_from_authorization(value.decode("latin-1"))
+        user = self.scope["user"]
+        if not user.is_authenticated:
+            return None
+        # The session's user as it is now: one made inactive since the page opened is refused.
+        fresh = type(user._wrapped if hasattr(user, "_wrapped") else user).objects.filter(pk=user.pk)
+        found = fresh.first()
+        return actor_from_user(found) if found else None
+
+    def _reload(self) -> Run | None:
+        return Run.objects.in_workspace(self.run.workspace).filter(pk=self.run.pk).first()
+
+    def _run_id(self) -> UUID:
+        run_id: UUID = self.scope["url_route"]["kwargs"]["run_id"]
+        return run_id
+
+    async def _frame(self, **frame: Any) -> None:
+        """Send one frame; TimeoutError when the other side takes nothing."""
+        await asyncio.wait_for(self.send(text_data=json.dumps(frame)), SEND_TIMEOUT_S)
+
+    async def _bye(self, code: int, reason: str) -> None:
+        await self._frame(k="bye", code=reason, retry=False)
+        await self.close(code)
+
+
+def _now() -> str:
+    return timezone.now().isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,35 @@
+"""One text as it grows: what arrived when, and what of it is stored already."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Flow:
+    """``pacing`` is [[at_ms on the run's clock, end offset in code points], …].
+
+    ``begin_ms`` and ``first_ms`` are on the fan-out's own clock, which knows nothing of delays on
+    our side; the two clocks are never mixed.
+    """
+
+    parts: list[str] = field(default_factory=list)
+    length: int = 0
+    pacing: list[list[int]] = field(default_factory=list)
+    begin_ms: int = 0
+    first_ms: int | None = None
+    stored: int = 0
+
+    def add(self, text: str, at_ms: int) -> int:
+        """Append ``text`` and return the offset it begins at."""
+        offset = self.length
+        self.parts.append(text)
+        self.length += len(text)
+        self.pacing.append([at_ms, self.length])
+        return offset
+
+    def text(self) -> str:
+        if len(self.parts) > 1:
+            self.parts = ["".join(self.parts)]
+        return self.parts[0] if self.parts else ""
+
+    def first_token_ms(self) -> int | None:
+        return None if self.first_ms is None else max(0, self.first_ms - self.begin_ms)

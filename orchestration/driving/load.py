@@ -1,0 +1,105 @@
+"""What the driver reads: the run it drives, and what people asked of it meanwhile."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from orchestration.domain.policies import Policy, from_mapping
+from orchestration.facts import TimedFact, facts_of
+from orchestration.models import Call, Run
+
+
+@dataclass(frozen=True, slots=True)
+class StoredText:
+    """A text as the rows have it, with when it arrived."""
+
+    text: str
+    pacing: list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class DrivenRun:
+    """A claimed run. ``history`` is empty of calls unless another driver began it."""
+
+    id: UUID
+    workspace_id: UUID
+    fence: int
+    prompt: str
+    policy: Policy
+    synthesizer: str
+    deadline_s: int
+    created_at: datetime
+    request_id: str
+    models: dict[str, str]
+    history: list[TimedFact]
+    texts: dict[str, StoredText]
+    started: frozenset[str]
+    ended: frozenset[str]
+    spent: dict[str, int | None]
+    marks: dict[str, int]
+
+
+class NotOurs(LookupError):
+    """The run is not there under this fence: someone else was faster."""
+
+
+def load_run(run_id: UUID, fence: int) -> DrivenRun:
+    """The run as its driver needs it; raises NotOurs. Five queries."""
+    run = (
+        Run.objects.everywhere()
+        .prefetch_related("calls", "events", "syntheses")
+        .filter(pk=run_id, fence=fence)
+        .first()
+    )
+    if run is None:
+        raise NotOurs(str(run_id))
+    calls = list(run.calls.all())
+    versions = list(run.syntheses.all())
+    texts = {call.label: StoredText(call.text, call.pacing) for call in calls if call.text}
+    texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
+    costs = [part.cost_micro_usd for part in (*calls, *versions) if part.output_tokens]
+    return DrivenRun(
+        id=run.pk,
+        workspace_id=run.workspace_id,
+        fence=fence,
+        prompt=run.prompt,
+        policy=from_mapping({"preset": run.settings["policy"]}),
+        synthesizer=run.synthesizer,
+        deadline_s=run.deadline_s,
+        created_at=run.created_at,
+        request_id=run.request_id,
+        models={call.label: call.model for call in calls},
+        history=facts_of(run),
+        texts=texts,
+        started=frozenset(call.label for call in calls if call.started_ms is not None),
+        ended=frozenset(
+            [call.label for call in calls if call.duration_ms is not None or call.reason]
+            + [f"v{each.version}" for each in versions if each.state != "running"]
+        ),
+        spent={
+            "input_tokens": sum(part.input_tokens for part in (*calls, *versions)),
+            "output_tokens": sum(part.output_tokens for part in (*calls, *versions)),
+            "cost_micro_usd": None if None in costs else sum(cost or 0 for cost in costs),
+        },
+        marks={
+            name: value
+            for name, value in (
+                ("ttfs_ms", run.ttfs_ms), ("ttms_ms", run.ttms_ms), ("ttf_ms", run.ttf_ms)
+            )
+            if value is not None
+        },
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What people have asked for: the whole run to stop, or some of its calls."""
+
+    stop: bool
+    calls: frozenset[str]
+
+
+def control_of(run_id: UUID) -> Control:
+    stop = Run.objects.everywhere().filter(pk=run_id, stop_requested_at__isnull=False).exists()
+    calls = Call.objects.filter(run_id=run_id, stop_requested_at__isnull=False)
+    return Control(stop, frozenset(calls.values_list("label", flat=True)))

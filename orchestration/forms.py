@@ -1,0 +1,44 @@
+"""The form that starts a run."""
+
+from typing import Any
+
+from django import forms
+from django.conf import settings
+
+from orchestration.actions.start_run import InvalidRun, RunRequest
+from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
+from orchestration.catalogue import answering_models
+
+
+class StartForm(forms.Form):
+    """What the page asks for. Meaning is judged by ``start_run``, as for the API."""
+
+    # Not stripped, not limited here: start_run's own sentences say what is wrong, and the text a
+    # reader typed comes back to them exactly as it was.
+    prompt = forms.CharField(widget=forms.Textarea, strip=False, required=False)
+    pipeline = forms.ChoiceField(required=False)
+    models = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
+    idempotency_key = forms.CharField(widget=forms.HiddenInput, required=False, max_length=200)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        pipeline, models = self.fields["pipeline"], self.fields["models"]
+        assert isinstance(pipeline, forms.ChoiceField)
+        assert isinstance(models, forms.MultipleChoiceField)
+        pipeline.choices = [(each.name, each.title) for each in PIPELINES.values()]
+        pipeline.initial = DEFAULT_PIPELINE
+        models.choices = [(model.id, model.title) for model in answering_models()]
+        models.initial = list(settings.MODELS)
+
+    def run_request(self) -> RunRequest:
+        """The request of a valid form."""
+        return RunRequest(
+            prompt=self.cleaned_data["prompt"],
+            pipeline=self.cleaned_data["pipeline"] or DEFAULT_PIPELINE,
+            models=tuple(self.cleaned_data["models"]),
+            idempotency_key=self.cleaned_data["idempotency_key"] or None,
+        )
+
+    def refuse(self, error: InvalidRun) -> None:
+        """Show why ``start_run`` refused, at the field it is about."""
+        self.add_error(error.field if error.field in self.fields else None, error.message)

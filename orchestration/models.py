@@ -1,0 +1,193 @@
+"""The record: runs, their calls, their log, and the versions of their synthesis.
+
+Runs are reached through ``Run.objects.in_workspace(…)``; the driver, which serves all workspaces,
+says so with ``Run.objects.everywhere()``. Everything else hangs off a run.
+"""
+
+import uuid
+from typing import Any
+
+from django.db import models
+
+from orchestration.domain.run import CallState, RunStatus
+from workspaces.models import Workspace
+
+
+def _choices(states: type[RunStatus] | type[CallState]) -> list[tuple[str, str]]:
+    return [(state.value, state.value) for state in states]
+
+
+class RunManager(models.Manager["Run"]):
+    def in_workspace(self, workspace: Workspace) -> models.QuerySet["Run"]:
+        return self.get_queryset().filter(workspace=workspace)
+
+    def everywhere(self) -> models.QuerySet["Run"]:
+        """Runs of all workspaces: for the driver and its sweeps, never for a request."""
+        return self.get_queryset()
+
+
+class Run(models.Model):
+    """One question to several models. ``last_seq`` is the head of its log.
+
+    ``lease_*`` and ``fence`` say who drives it: every write of a driver names its fence, so one
+    that lost its lease changes nothing. ``settings`` is the pipeline as it was at creation.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="runs")
+    prompt = models.TextField()
+    pipeline = models.CharField(max_length=60)
+    pipeline_version = models.PositiveIntegerField()
+    settings = models.JSONField()
+    synthesizer = models.CharField(max_length=200)
+    deadline_s = models.PositiveIntegerField()
+    # Prompt fences and shuffled labels come from it; a model that knew it could forge them.
+    seed = models.CharField(max_length=64)
+    request_id = models.CharField(max_length=64, blank=True)
+    started_by = models.CharField(max_length=160, blank=True)
+    idempotency_key = models.CharField(max_length=200, null=True, blank=True)
+    body_sha256 = models.CharField(max_length=64, blank=True)
+
+    status = models.CharField(max_length=10, choices=_choices(RunStatus), default=RunStatus.QUEUED)
+    reason = models.CharField(max_length=60, null=True, blank=True)
+    answer = models.TextField(null=True, blank=True)
+    final_version = models.PositiveIntegerField(null=True, blank=True)
+    degraded = models.BooleanField(default=False)
+    overlap = models.JSONField(null=True, blank=True)
+    last_seq = models.PositiveIntegerField(default=0)
+
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    lease_owner = models.CharField(max_length=80, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    fence = models.PositiveIntegerField(default=0)
+
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    ttfs_ms = models.PositiveIntegerField(null=True, blank=True)
+    ttms_ms = models.PositiveIntegerField(null=True, blank=True)
+    ttf_ms = models.PositiveIntegerField(null=True, blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
+
+    objects = RunManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["workspace", "idempotency_key"], name="one_run_per_idempotency_key"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["workspace", "-created_at", "-id"], name="run_list"),
+            models.Index(
+                fields=["lease_until"],
+                condition=models.Q(status__in=["queued", "running"]),
+                name="run_sweep",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"run {self.id} ({self.status})"
+
+
+class Call(models.Model):
+    """One model's answer within a run. ``pacing`` is [[at_ms, end offset in code points], …]."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="calls")
+    label = models.CharField(max_length=1)
+    model = models.CharField(max_length=200)
+    provider = models.CharField(max_length=60)
+    state = models.CharField(max_length=10, choices=_choices(CallState), default=CallState.QUEUED)
+    reason = models.CharField(max_length=40, null=True, blank=True)
+    message = models.CharField(max_length=300, blank=True)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    rev = models.PositiveSmallIntegerField(default=0)
+    text = models.TextField(blank=True)
+    pacing = models.JSONField(default=list)
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    started_ms = models.PositiveIntegerField(null=True, blank=True)
+    first_token_ms = models.PositiveIntegerField(null=True, blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    finish_reason = models.CharField(max_length=20, null=True, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    cached_tokens = models.PositiveIntegerField(default=0)
+    usage_estimated = models.BooleanField(default=False)
+    cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["label"]
+        constraints = [models.UniqueConstraint(fields=["run", "label"], name="one_call_per_label")]
+
+    def __str__(self) -> str:
+        return f"call {self.label} of {self.run_id} ({self.state})"
+
+
+class Synthesis(models.Model):
+    """One version of the synthesis: a call to the synthesizer and the blocks that came of it."""
+
+    class State(models.TextChoices):
+        RUNNING = "running"
+        APPLIED = "applied"
+        FAILED = "failed"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="syntheses")
+    version = models.PositiveSmallIntegerField()
+    base_version = models.PositiveSmallIntegerField()
+    kind = models.CharField(max_length=10)
+    trigger = models.CharField(max_length=40)
+    late = models.BooleanField(default=False)
+    model = models.CharField(max_length=200)
+    sources = models.JSONField(default=list)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
+    reason = models.CharField(max_length=40, null=True, blank=True)
+    message = models.CharField(max_length=300, blank=True)
+    text = models.TextField(blank=True)
+    pacing = models.JSONField(default=list)
+    blocks = models.JSONField(default=list)
+    started_ms = models.PositiveIntegerField()
+    first_token_ms = models.PositiveIntegerField(null=True, blank=True)
+    duration_ms = models.PositiveIntegerField(null=True, blank=True)
+    finish_reason = models.CharField(max_length=20, null=True, blank=True)
+    input_tokens = models.PositiveIntegerField(default=0)
+    output_tokens = models.PositiveIntegerField(default=0)
+    cached_tokens = models.PositiveIntegerField(default=0)
+    usage_estimated = models.BooleanField(default=False)
+    cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["version"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "version"], name="one_row_per_version")
+        ]
+
+    def __str__(self) -> str:
+        return f"version {self.version} of {self.run_id} ({self.state})"
+
+
+class RunEvent(models.Model):
+    """A fact of the log, addressed by ``(run, seq)``; seq has no gaps and starts at 1."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events")
+    seq = models.PositiveIntegerField()
+    at = models.DateTimeField()
+    at_ms = models.PositiveIntegerField()
+    type = models.CharField(max_length=40)
+    body = models.JSONField()
+
+    class Meta:
+        ordering = ["seq"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "seq"], name="one_event_per_seq"),
+            models.UniqueConstraint(
+                fields=["run"],
+                condition=models.Q(type="run.finished"),
+                name="one_terminal_event_per_run",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id}#{self.seq} {self.type}"

@@ -1,0 +1,7 @@
+"""Websocket routes."""
+
+from django.urls import path
+
+from orchestration.consumers import RunConsumer
+
+websocket_urlpatterns = [path("ws/runs/<uuid:run_id>/", RunConsumer.as_asgi())]

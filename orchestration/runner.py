@@ -1,0 +1,82 @@
+"""The loop of a process that drives runs: claim, drive, let go. Embedded, it lives in the web's."""
+
+import asyncio
+import os
+import socket
+import uuid
+from contextlib import suppress
+
+import structlog
+from django.conf import settings
+from django.db import DatabaseError
+from django.utils import timezone
+
+from orchestration.actions.claim_runs import claim_runs, release_lease
+from orchestration.actions.drive_run import drive_run
+from orchestration.bridge import in_database
+from orchestration.fanout.client import ProviderClient
+from orchestration.fanout.select import get_client
+from orchestration.publish import QUEUE, doorbells
+
+log = structlog.get_logger("rex.runner")
+
+# The sweep: runs whose driver died are found this long after their lease ran out, at most.
+SWEEP_EVERY_S = 2.0
+
+
+class Runner:
+    """Drives up to ``settings.MAX_CONCURRENT_RUNS`` runs at once on the current event loop."""
+
+    def __init__(self, client: ProviderClient | None = None) -> None:
+        self._client = client
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._driving: dict[uuid.UUID, asyncio.Task[None]] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._loop = asyncio.create_task(self._claim_forever(), name="rex-runner")
+
+    async def stop(self) -> None:
+        """Stop claiming and let every run go: another driver may have it at once."""
+        tasks = [task for task in (self._loop, *self._driving.values()) if task]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _claim_forever(self) -> None:
+        with doorbells.listen(QUEUE) as bell:
+            while True:
+                try:
+                    await self._claim()
+                except DatabaseError:
+                    # Nothing is lost: the queue is the database, and it is asked again.
+                    log.exception("claim_failed")
+                await bell.wait(SWEEP_EVERY_S)
+
+    async def _claim(self) -> None:
+        free = settings.MAX_CONCURRENT_RUNS - len(self._driving)
+        if free <= 0:
+            return
+        claimed = await in_database(
+            claim_runs, owner=self._owner, limit=free, now=timezone.now()
+        )
+        for run_id, fence in claimed:
+            task = asyncio.create_task(self._drive(run_id, fence), name=f"run-{run_id}")
+            self._driving[run_id] = task
+            task.add_done_callback(lambda _task, run_id=run_id: self._ended(run_id))
+
+    def _ended(self, run_id: uuid.UUID) -> None:
+        self._driving.pop(run_id, None)
+        doorbells.ring(QUEUE)
+
+    async def _drive(self, run_id: uuid.UUID, fence: int) -> None:
+        structlog.contextvars.bind_contextvars(run_id=str(run_id))
+        try:
+            await drive_run(run_id=run_id, fence=fence, client=self._client or get_client())
+        except asyncio.CancelledError:
+            with suppress(DatabaseError):
+                await asyncio.shield(in_database(release_lease, run_id=run_id, fence=fence))
+            raise
+        except Exception:
+            # The lease runs out and the sweep tries again; the log says why.
+            log.exception("drive_failed")

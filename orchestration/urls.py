@@ -1,0 +1,25 @@
+"""Routes of the pages and of the API of runs."""
+
+from django.urls import path
+
+from orchestration import api, events_api, views
+
+urlpatterns = [
+    path("", views.start, name="start"),
+    path("runs/", views.run_list, name="run-list"),
+    path("runs/<uuid:run_id>/", views.run_detail, name="run-detail"),
+    path("runs/<uuid:run_id>/stop/", views.stop, name="run-stop"),
+    path("runs/<uuid:run_id>/replay/", views.replay, name="run-replay"),
+    path("docs/errors", views.help_errors, name="help-errors"),
+    path("api/run", api.StartRun.as_view(), name="api-start"),
+    path("api/runs", api.Runs.as_view(), name="api-runs"),
+    path("api/runs/<uuid:run_id>", api.RunDetail.as_view(), name="api-run"),
+    path("api/runs/<uuid:run_id>/events", events_api.events, name="api-events"),
+    path("api/runs/<uuid:run_id>/stop", api.StopRun.as_view(), name="api-stop"),
+    path(
+        "api/runs/<uuid:run_id>/calls/<str:label>/stop",
+        api.StopCall.as_view(),
+        name="api-stop-call",
+    ),
+    path("api/models", api.Models.as_view(), name="api-models"),
+]

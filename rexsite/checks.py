@@ -1,0 +1,31 @@
+"""Wrong combinations of settings fail ``manage.py check`` instead of a run at night."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+
+from orchestration.fanout.select import models_problem
+
+
+@register()
+def models_can_be_reached(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Every default model and the synthesizer must map to a configured provider."""
+    found: list[CheckMessage] = []
+    for model in (*settings.MODELS, settings.SYNTHESIZER):
+        problem = models_problem(model)
+        if problem:
+            found.append(Error(problem, id="rex.E001"))
+    if len(settings.MODELS) > settings.MAX_MODELS:
+        found.append(
+            Error("REX_MODELS names more models than REX_MAX_MODELS allows.", id="rex.E002")
+        )
+    return found
+
+
+@register(deploy=True)
+def debug_is_off(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    if settings.DEBUG:
+        return [Warning("REX_DEBUG is on: its pages show settings to anyone.", id="rex.W001")]
+    return []

@@ -1,0 +1,59 @@
+"""Structured logs: one JSON object a line, or text for people; never a prompt, answer or key.
+
+Code logs through ``structlog.get_logger`` with names and numbers as fields; what other libraries
+log through ``logging`` comes out in the same form.
+"""
+
+import logging
+import logging.config
+from typing import Any
+
+import structlog
+
+_SHARED: list[Any] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+]
+
+
+def configure(options: dict[str, str]) -> None:
+    """Set up logging from ``{"level": …, "format": "json" | "console"}``."""
+    renderer: Any = (
+        structlog.processors.JSONRenderer()
+        if options["format"] == "json"
+        else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {
+                "rex": {
+                    "()": structlog.stdlib.ProcessorFormatter,
+                    "foreign_pre_chain": _SHARED,
+                    "processors": [
+                        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                        structlog.processors.format_exc_info,
+                        renderer,
+                    ],
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "rex"}},
+            "root": {"handlers": ["stderr"], "level": options["level"]},
+            # One line per request is ours (rexsite.request_id); these would repeat it with raw
+            # paths and, in httpx's case, whole URLs.
+            "loggers": {
+                name: {"level": "WARNING"}
+                for name in ("uvicorn.access", "httpx", "httpcore", "django.channels.server")
+            },
+        }
+    )

@@ -1,0 +1,211 @@
+"""Every setting of Rex, read once through ``rexsite.env`` (documented in docs/settings.md)."""
+
+import os
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from csp.constants import NONCE, NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from rexsite.env import Env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Env(os.environ)
+
+# --- what an operator sets -----------------------------------------------------------------------
+STATE_DIR = Path(
+    env.text(
+        "REX_STATE_DIR", str(BASE_DIR / ".rex"), "Where Rex keeps its database, keys and logs."
+    )
+)
+SECRET_KEY = env.secret("REX_SECRET_KEY", "Signs sessions and CSRF tokens; keep it secret.")
+DEBUG = env.flag("REX_DEBUG", False, "Django's debug pages; never on a machine others can reach.")
+ALLOWED_HOSTS = list(
+    env.names("REX_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]", "Host names Rex answers to.")
+)
+CSRF_TRUSTED_ORIGINS = list(
+    env.names(
+        "REX_TRUSTED_ORIGINS", "", "Origins (https://rex.example) of proxies in front of Rex."
+    )
+)
+BEHIND_HTTPS = env.flag(
+    "REX_BEHIND_HTTPS", False, "1 when a proxy terminates TLS: secure cookies, forwarded scheme."
+)
+TIME_ZONE = env.text("REX_TIME_ZONE", "UTC", "Zone in which pages print times.")
+LOG_LEVEL = env.choice(
+    "REX_LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "Least level that is logged."
+)
+LOG_FORMAT = env.choice(
+    "REX_LOG_FORMAT", ("json", "console"), "json", "One JSON object a line, or text for people."
+)
+DATABASE_URL = env.text(
+    "DATABASE_URL", f"sqlite:///{STATE_DIR / 'rex.sqlite3'}", "Where runs are kept: sqlite:///path."
+)
+FANOUT_BACKEND = env.choice(
+    "REX_FANOUT",
+    ("go", "python"),
+    "go",
+    "Who calls the models: the Go service, or LiteLLM in process.",
+)
+FANOUT_URL = env.text("REX_FANOUT_URL", "http://127.0.0.1:8099", "Address of the Go service.")
+MODELS = env.names(
+    "REX_MODELS",
+    "local/brisk,local/plain,local/thorough",
+    "Models that answer when a request names none.",
+)
+SYNTHESIZER = env.text("REX_SYNTHESIZER", "local/editor", "Model that writes the synthesis.")
+RUN_DEADLINE_S = env.integer(
+    "REX_RUN_DEADLINE_S", 180, "Seconds after which a run is ended with what it has.", minimum=1
+)
+MAX_MODELS = env.integer("REX_MAX_MODELS", 8, "Most models one run may ask.", minimum=1)
+MAX_PROMPT_CHARS = env.integer(
+    "REX_MAX_PROMPT_CHARS", 100_000, "Longest prompt taken, in characters.", minimum=1
+)
+SYNTHESIS_PROMPT_CHARS = env.integer(
+    "REX_SYNTHESIS_PROMPT_CHARS",
+    0,
+    "Most characters of answers quoted to the synthesizer; 0 asks the model's own entry.",
+)
+MAX_CONCURRENT_RUNS = env.integer(
+    "REX_MAX_CONCURRENT_RUNS", 20, "Runs one process drives at once; more wait.", minimum=1
+)
+DRIVE_RUNS_IN_WEB = env.flag(
+    "REX_DRIVE_RUNS_IN_WEB", True, "Whether the web process drives runs itself (embedded mode)."
+)
+
+# --- Django --------------------------------------------------------------------------------------
+
+
+def _database(url: str) -> dict[str, object]:
+    """The DATABASES entry for ``sqlite:///absolute/path``; other schemes are refused in words."""
+    parts = urlsplit(url)
+    if parts.scheme != "sqlite" or not parts.path:
+        raise ImproperlyConfigured(
+            "DATABASE_URL takes sqlite:///absolute/path; other databases are not supported yet."
+        )
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": unquote(parts.path),
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY,
+            # whatever the timeout; one that takes the write lock first waits its turn.
+            # docs/adr/0007-sqlite-immediate.md
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 10,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+        # A file, not memory: the driver's threads and the web's must see one database.
+        "TEST": {"NAME": str(STATE_DIR / f"test-{os.getpid()}.sqlite3")},
+    }
+
+
+DATABASES = {"default": _database(DATABASE_URL)}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "csp",
+    "channels",
+    "rest_framework",
+    "rexsite",
+    "workspaces",
+    "orchestration",
+]
+
+MIDDLEWARE = [
+    "rexsite.request_id.RequestIdMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "rexsite.urls"
+ASGI_APPLICATION = "rexsite.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+                "workspaces.context.workspace",
+            ],
+        },
+    },
+]
+
+USE_TZ = True
+LANGUAGE_CODE = "en"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = "start"
+LOGOUT_REDIRECT_URL = "login"
+CSRF_FAILURE_VIEW = "rexsite.errors.csrf_failure"
+
+STATIC_URL = "/static/"
+STATIC_ROOT = STATE_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+
+# A prompt of the longest length is at most four bytes a character, and JSON may escape each as six.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(1_000_000, MAX_PROMPT_CHARS * 6 + 65_536)
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = BEHIND_HTTPS
+if BEHIND_HTTPS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "connect-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+        "require-trusted-types-for": ["'script'"],
+        "trusted-types": [NONE],
+    },
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["workspaces.authentication.WorkspaceAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["orchestration.parsers.StrictJSONParser"],
+    "EXCEPTION_HANDLER": "orchestration.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "STRICT_JSON": True,
+}
+
+LOGGING_CONFIG = "rexsite.logs.configure"
+LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT}
