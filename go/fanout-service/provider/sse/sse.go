@@ -1,0 +1,178 @@
+// Package sse reads event streams as the HTML standard defines them: lines end with LF, CRLF or
+// CR, a byte order mark may lead, comments and unknown fields are skipped, several data lines
+// join with a line feed, and an event counts only when its blank line has arrived.
+package sse
+
+import (
+	"bytes"
+	"errors"
+	"io"
+)
+
+// ErrTooLong says that a line or an event exceeds the reader's limit.
+var ErrTooLong = errors.New("sse: event too long")
+
+const (
+	firstBuffer = 2 << 10
+	keepBuffer  = 64 << 10 // larger buffers are let go once their event has been read
+)
+
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// Reader yields the data of events. It is not safe for concurrent use.
+type Reader struct {
+	src    io.Reader
+	limit  int
+	buf    []byte
+	start  int  // first unread byte of buf
+	end    int  // one past the last byte read into buf
+	begun  bool // the first line has been seen
+	skipLF bool // the last line ended with CR: a LF that follows belongs to it
+	err    error
+	data   []byte
+}
+
+// NewReader reads from src; no line and no event may be longer than limit bytes.
+func NewReader(src io.Reader, limit int) *Reader {
+	return &Reader{src: src, limit: limit}
+}
+
+// Next returns the data of the next event that has any; the slice is valid until the next call.
+// At the end of the stream it returns io.EOF, whether or not an unfinished event was left over;
+// any other error of the source is returned as it is.
+func (r *Reader) Next() ([]byte, error) {
+	if cap(r.data) > keepBuffer {
+		r.data = nil
+	}
+	r.data = r.data[:0]
+	seen := false
+	for {
+		line, err := r.line()
+		if err != nil {
+			return nil, err
+		}
+		if len(line) == 0 {
+			if seen {
+				return r.data, nil
+			}
+			continue
+		}
+		value, ok := dataField(line)
+		if !ok {
+			continue
+		}
+		if len(r.data)+len(value) > r.limit {
+			return nil, ErrTooLong
+		}
+		if seen {
+			r.data = append(r.data, '\n')
+		}
+		r.data = append(r.data, value...)
+		seen = true
+	}
+}
+
+// dataField returns the value of a data line.
+func dataField(line []byte) ([]byte, bool) {
+	rest, ok := bytes.CutPrefix(line, []byte("data"))
+	if !ok {
+		return nil, false
+	}
+	if len(rest) == 0 {
+		return rest, true
+	}
+	if rest[0] != ':' {
+		return nil, false
+	}
+	rest = rest[1:]
+	if len(rest) > 0 && rest[0] == ' ' {
+		rest = rest[1:]
+	}
+	return rest, true
+}
+
+// line returns the next line without its end; the slice is valid until the next read.
+func (r *Reader) line() ([]byte, error) {
+	searched := 0
+	for {
+		if r.skipLF && r.start < r.end {
+			r.skipLF = false
+			if r.buf[r.start] == '\n' {
+				r.start++
+			}
+		}
+		if at := lineEnd(r.buf[r.start+searched : r.end]); at >= 0 {
+			at += searched
+			line := r.buf[r.start : r.start+at]
+			r.skipLF = r.buf[r.start+at] == '\r'
+			r.start += at + 1
+			if !r.begun {
+				r.begun = true
+				line = bytes.TrimPrefix(line, byteOrderMark)
+			}
+			return line, nil
+		}
+		searched = r.end - r.start
+		if searched > r.limit {
+			return nil, ErrTooLong
+		}
+		if err := r.fill(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lineEnd finds the first CR or LF, or -1. Lines without CR are the rule: LF is looked for first.
+func lineEnd(b []byte) int {
+	lf := bytes.IndexByte(b, '\n')
+	if lf >= 0 {
+		b = b[:lf]
+	}
+	if cr := bytes.IndexByte(b, '\r'); cr >= 0 {
+		return cr
+	}
+	return lf
+}
+
+// fill reads more bytes behind the unread ones, moving or growing the buffer as needed.
+func (r *Reader) fill() error {
+	if r.err != nil {
+		return r.err
+	}
+	if r.start == r.end {
+		r.start, r.end = 0, 0
+		if cap(r.buf) > keepBuffer {
+			r.buf = nil
+		}
+	}
+	if r.end == len(r.buf) {
+		r.makeRoom()
+	}
+	for range 100 { // a source that returns nothing, again and again, is broken
+		n, err := r.src.Read(r.buf[r.end:])
+		r.end += n
+		if err != nil {
+			r.err = err
+		}
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.err = io.ErrNoProgress
+	return r.err
+}
+
+func (r *Reader) makeRoom() {
+	unread := r.buf[r.start:r.end]
+	if len(unread) > len(r.buf)/2 || len(r.buf) == 0 {
+		grown := make([]byte, max(firstBuffer, 2*len(r.buf)))
+		copy(grown, unread)
+		r.buf = grown
+	} else {
+		copy(r.buf, unread)
+	}
+	r.start, r.end = 0, len(unread)
+}
