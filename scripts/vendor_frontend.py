@@ -16,6 +16,8 @@ DIGESTS = ROOT / "requirements" / "vendored.sha256"
 # From node_modules/ to static/vendor/; each module travels with its licence.
 FILES = {
     "marked/lib/marked.esm.js": "marked/marked.esm.js",
+    # collectstatic follows the reference in the module, and fails where the map is not there.
+    "marked/lib/marked.esm.js.map": "marked/marked.esm.js.map",
     "marked/LICENSE": "marked/LICENSE",
 }
 
