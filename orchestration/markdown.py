@@ -17,10 +17,8 @@ from markdown_it.utils import EnvType, OptionsDict
 HEADING_SHIFT = 2
 """A model's first-level heading becomes h3: the page has its own h1 and h2."""
 
-TAGS = frozenset(
-    "a blockquote br code del div em h3 h4 h5 h6 hr li ol p pre s strong"
-    " table tbody td th thead tr ul".split()
-)
+TAGS = {"a", "blockquote", "br", "code", "div", "em", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p"}
+TAGS |= {"pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"}
 ATTRIBUTES = {"a": {"href", "target"}, "ol": {"start"}, "code": {"class"}}
 _SCROLLS = {"pre": "Code", "div": "Table"}
 """Boxes that scroll sideways must be reachable by keyboard, and so need a name."""
@@ -47,7 +45,7 @@ def _parser() -> MarkdownIt:
 
 _PARSER = _parser()
 _CLEANER = nh3.Cleaner(
-    tags=set(TAGS),
+    tags=TAGS,
     attributes={tag: set(names) for tag, names in ATTRIBUTES.items()},
     url_schemes={"http", "https", "mailto"},
     url_relative="deny",
@@ -55,13 +53,13 @@ _CLEANER = nh3.Cleaner(
     set_tag_attribute_values={
         "a": {"target": "_blank"},
         **{
-            tag: {"tabindex": "0", "role": "region", "aria-label": name}
+            tag: {"tabindex": "0", "role": "group", "aria-label": name}
             for tag, name in _SCROLLS.items()
         },
         "div": {
             "class": "scroll-x",
             "tabindex": "0",
-            "role": "region",
+            "role": "group",
             "aria-label": _SCROLLS["div"],
         },
     },

@@ -73,9 +73,7 @@ def _call_lane(call: Mapping[str, Any], end: float) -> Lane:
     stop = start + (call["duration_ms"] or 0) if call["state"] in ENDED_CALL else end
     first = stop if call["first_token_ms"] is None else min(stop, start + call["first_token_ms"])
     words = f"{call_words(call)}, from {duration(start)} to {duration(stop)}"
-    return Lane(
-        call["label"], words, (Bar("wait", start, first), Bar(call["state"], first, stop))
-    )
+    return Lane(call["label"], words, (Bar("wait", start, first), Bar(call["state"], first, stop)))
 
 
 def ticks(end_ms: float) -> list[float]:
@@ -88,8 +86,15 @@ def ticks(end_ms: float) -> list[float]:
 def timeline_rows(snapshot: Mapping[str, Any]) -> list[dict[str, object]]:
     """The lanes with their bars as SVG, for partials/timeline.html."""
     rows, end_ms = lanes(snapshot, _now_ms(snapshot))
+    models = {call["label"]: call["model"].rpartition("/")[2] for call in snapshot["calls"]}
     return [
-        {"name": row.name, "words": row.words, "svg": _svg(row.bars, end_ms)} for row in rows
+        {
+            "name": row.name,
+            "model": models.get(row.name, ""),
+            "words": row.words,
+            "svg": _svg(row.bars, end_ms),
+        }
+        for row in rows
     ]
 
 

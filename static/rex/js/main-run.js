@@ -31,7 +31,7 @@ for (const node of root.querySelectorAll("[data-call]")) {
   const mayStop = Boolean(part(root, "stop-run"));
   cards.set(node.dataset.call, new CallCard(node, { runId: model.id, nowMs, alarm, mayStop }));
 }
-const synthesis = new Synthesis(document.getElementById("synthesis"));
+const synthesis = new Synthesis(document.getElementById("synthesis"), root.querySelector(".rail"));
 const timeline = new Timeline(document.getElementById("timeline"), nowMs);
 const strip = new Strip(root);
 const overlap = document.getElementById("overlap");
@@ -54,7 +54,7 @@ function draw(frameMs) {
   const dirty = model.dirty;
   model.dirty = new Set();
   const left = new Set();
-  if (dirty.has("synthesis") && !synthesis.draw(model, frameMs)) left.add("synthesis");
+  if ((dirty.has("synthesis") || dirty.has("overlap")) && !synthesis.draw(model, frameMs)) left.add("synthesis");
   if (dirty.has("overlap")) drawOverlap(overlap, model);
   for (const call of model.calls) {
     const key = `call:${call.label}`;

@@ -32,7 +32,7 @@ function make(tag, ...children) {
 
 function scrollable(element, name) {
   element.tabIndex = 0;
-  element.setAttribute("role", "region");
+  element.setAttribute("role", "group"); // a region would be one more landmark per code block
   element.setAttribute("aria-label", name);
   return element;
 }

@@ -85,9 +85,14 @@ export class CallCard {
     const root = this.root;
     text(part(root, "first-token"), duration(call.first_token_ms));
     text(part(root, "speed"), this.#speed(call));
-    text(part(root, "tokens"), !call.input_tokens && !call.output_tokens ? "—"
+    text(part(root, "tokens"), !call.input_tokens && !call.output_tokens ? this.#guess(call)
       : `${call.usage_estimated ? "~" : ""}${count(call.input_tokens)} → ${count(call.output_tokens)}`);
     text(part(root, "cost"), ENDED_CALL.has(call.state) ? money(call.cost_micro_usd) : "—");
+  }
+
+  /** Output so far, before the provider has counted it. */
+  #guess(call) {
+    return call.points ? `~${count(Math.ceil(call.points / CHARS_PER_TOKEN))}` : "—";
   }
 
   #speed(call) {

@@ -34,7 +34,7 @@ function counts(agreed, disputed) {
 function section(title, items, total) {
   if (!items.length) return [];
   const more = total > SHOWN ? [el("p", { class: "muted" }, `and ${total - SHOWN} more`)] : [];
-  return [el("h3", {}, title), el("ul", { class: "overlap" }, ...items), ...more];
+  return [el("div", {}, el("h3", {}, title), el("ul", { class: "overlap" }, ...items), ...more)];
 }
 
 const chips = (labels, index) => el("span", { class: "chips" },

@@ -12,8 +12,9 @@ const HIGHLIGHT_MS = 2_000;
 const MARK = { agreed: "agreed", disputed: "disputed", unsupported: "no source" };
 
 export class Synthesis {
-  constructor(root) {
+  constructor(root, rail) {
     this.root = root;
+    this.rail = rail;
     this.doc = part(root, "doc");
     this.liveBox = part(root, "live");
     this.markdown = null;
@@ -84,8 +85,9 @@ export class Synthesis {
     const wanted = verbatim ? model.answer : blocks;
     const pending = wanted !== this.shownBlocks && wanted.length > 0;
     if (pending) this.#swap(false);
-    show(part(this.root, "empty"), !blocks.length && !verbatim && this.liveBox.hidden
-      && !ENDED_RUN.has(model.status));
+    const nothing = !blocks.length && !verbatim && this.liveBox.hidden;
+    const alike = model.overlap?.agreed?.length || model.overlap?.disputed?.length;
+    show(part(this.root, "empty"), nothing && !alike && !ENDED_RUN.has(model.status));
   }
 
   /** Put the newest version on screen, unless a selection in the old one would be lost. */
@@ -159,9 +161,9 @@ export class Synthesis {
   }
 
   #versions(synthesis) {
-    const box = part(this.root, "versions");
-    show(part(this.root, "versions-box"), synthesis.versions.length > 0);
-    text(part(this.root, "versions-count"), String(synthesis.versions.length));
+    const box = part(this.rail, "versions");
+    show(part(this.rail, "versions-box"), synthesis.versions.length > 0);
+    text(part(this.rail, "versions-count"), String(synthesis.versions.length));
     for (const version of synthesis.versions) {
       let row = this.versions.get(version.version)
         ?? box.querySelector(`[data-version="${version.version}"]`);
