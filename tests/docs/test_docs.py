@@ -108,14 +108,14 @@ def test_every_decision_the_code_points_at_exists() -> None:
 
 # --- names ---------------------------------------------------------------------------------------
 
+HOMES = ("", "orchestration", "orchestration/actions", "orchestration/domain", "go/fanout-service")
 _PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.py")
 
 
 @EVERY_PAGE
 def test_every_path_a_page_names_exists(each: Page) -> None:
     """``actions/start_run.py`` may be said of ``orchestration/``, ``engine/`` of the Go service."""
-    homes = (ROOT, each.path.parent, ROOT / "orchestration", ROOT / "orchestration/domain",
-             ROOT / "go/fanout-service")  # fmt: skip
+    homes = [each.path.parent, *(ROOT / home for home in HOMES)]
     named = [name for name in each.names() if _PATH.fullmatch(name) and is_repository_path(name)]
     missing = [name for name in named if not any((home / name).exists() for home in homes)]
     assert not missing
