@@ -38,12 +38,16 @@ def spent_units(state: State) -> float:
     return sum(_units(state, version, out_chars=len(version.text)) for version in state.versions)
 
 
-def affordable(policy: Policy, state: State, plan: StartSynthesis) -> bool:
-    """Whether the call leaves the run within `max_calls` and `max_cost_ratio`."""
-    if len(state.versions) >= policy.max_calls:
+def affordable(policy: Policy, state: State, plan: StartSynthesis, *, reserve: bool) -> bool:
+    """Whether the call leaves the run within `max_calls` and `max_cost_ratio`. With `reserve` it
+    must also leave one call, and the cost of one whole synthesis, for the final."""
+    calls, ratio = policy.max_calls, policy.max_cost_ratio
+    if reserve:
+        calls, ratio = calls - 1, ratio - 1
+    if len(state.versions) >= calls:
         return False
     cost = spent_units(state) + _units(state, plan, out_chars=_expected_out(policy, state, plan))
-    return cost <= policy.max_cost_ratio * wait_all_units(state)
+    return cost <= ratio * wait_all_units(state)
 
 
 def _units(

@@ -55,7 +55,7 @@ class Op:
     """Labels the model cites, as the model wrote them."""
 
 
-class PatchRejected(ValueError):
+class PatchRejected(ValueError):  # noqa: N818 - an outcome with a name, not a fault
     """The edit cannot be applied. The message is one of a few fixed reasons, free of model text."""
 
 

@@ -109,7 +109,7 @@ def _due(policy: Policy, state: State, now: float) -> tuple[Command, ...]:
         return _after_final(policy, state, now)
     close = closing(policy, state)
     if close is None or now < close.at_s:
-        return _grow(policy, state, now)
+        return _grow(policy, state, now, close)
     return _close(policy, state, close)
 
 
@@ -169,7 +169,7 @@ def coverage(policy: Policy, state: State) -> dict[str, str]:
 # --- before the final ---------------------------------------------------------------------------
 
 
-def _grow(policy: Policy, state: State, now: float) -> tuple[Command, ...]:
+def _grow(policy: Policy, state: State, now: float, close: Close | None) -> tuple[Command, ...]:
     if policy.revise == "restart" and (cut := _outdated(state)):
         return cut
     if state.running or _given_up(policy, state):
@@ -179,12 +179,20 @@ def _grow(policy: Policy, state: State, now: float) -> tuple[Command, ...]:
         plan = _rewrite(state, "patch_rejected")
     else:
         found = plan_growth(policy, state, now)
-        if found is None:
+        if found is None or (close and _too_late(state, close, now)):
             return ()
         plan = found
-    # The last call is kept for the final.
-    within = len(state.versions) < policy.max_calls - 1
-    return (plan,) if within and affordable(policy, state, plan) else ()
+    return (plan,) if affordable(policy, state, plan, reserve=True) else ()
+
+
+def _too_late(state: State, close: Close, now: float) -> bool:
+    """Whether a synthesis begun now would still be running when the final begins, and so delay it.
+    What it would have said goes into the final's own edit."""
+    if not state.applied:
+        return False
+    last = state.applied[-1]
+    took_s = (last.ended_s or last.started_s) - last.started_s
+    return now + took_s > close.at_s
 
 
 def _outdated(state: State) -> tuple[Command, ...]:
@@ -230,7 +238,7 @@ def _close(policy: Policy, state: State, close: Close) -> tuple[Command, ...]:
     plan = _last_synthesis(policy, state, close)
     if plan is None:
         return (*cuts, _promotion(policy, state))
-    if not affordable(policy, state, plan):
+    if not affordable(policy, state, plan, reserve=False):
         return (*cuts, *_best_effort(state))
     return (*cuts, plan)
 
@@ -364,7 +372,7 @@ def _after_final(policy: Policy, state: State, now: float) -> tuple[Command, ...
             return ()
         sources = merge(given(state) or _verbatim(state), pending(state, arrived))
         plan = start(state, "patch", sources, "new_claims", late=True)
-        if affordable(policy, state, plan) and not _given_up(policy, state):
+        if affordable(policy, state, plan, reserve=False) and not _given_up(policy, state):
             return (plan,)
     if state.open:
         left = [call for call in state.open if over and not call.cancelling]

@@ -46,6 +46,9 @@ def merge(base: Mapping[str, int], new: Mapping[str, int]) -> tuple[Source, ...]
 
 def plan_growth(policy: Policy, state: State, now: float) -> StartSynthesis | None:
     """The synthesis due before the final, if any. The lane must be free."""
+    if len(_live(state)) < 2:
+        # One answer needs no merging, whatever becomes of it.
+        return None
     if policy.revise == "restart":
         return _restart(state)
     if policy.draft_from == "chunks" and (step := _step(policy, state)):
@@ -64,7 +67,7 @@ def _step(policy: Policy, state: State) -> StartSynthesis | None:
     lineage = state.lineage
     if len(lineage) >= policy.max_steps or not all(v.is_step for v in lineage):
         return None
-    live = [c for c in state.calls.values() if c.status != "failed" or (c.cut and c.text)]
+    live = _live(state)
     length = len(state.document.text)
     ready = [call for call in live if _ahead(policy, state, call, length)]
     first_answer = not lineage and bool(state.answers)
@@ -82,6 +85,11 @@ def _step(policy: Policy, state: State) -> StartSynthesis | None:
         # The last step found nothing left to write and hardly anything came since.
         return None
     return start(state, "draft", merge(shown, fresh), "chunks")
+
+
+def _live(state: State) -> list[Call]:
+    """Calls that have or may still have something to say."""
+    return [c for c in state.calls.values() if c.status != "failed" or (c.cut and c.text)]
 
 
 def _ahead(policy: Policy, state: State, call: Call, length: int) -> bool:
@@ -104,11 +112,13 @@ def _edit(policy: Policy, state: State, now: float) -> StartSynthesis | None:
         return None
     if now < (state.answers[-1].ended_s or 0.0) + policy.debounce_s:
         return None
-    arrived = [call.label for call in state.answers]
-    if not worth_a_call(policy, state, arrived):
+    # What a step left out of an answer it was shown waits for the final's edit.
+    shown = given(state)
+    news = [call.label for call in state.answers if shown.get(call.label, 0) < len(call.text)]
+    if not worth_a_call(policy, state, news):
         return None
-    trigger = "dispute" if disputes(state, arrived) else "new_claims"
-    return start(state, "patch", merge(given(state), pending(state, arrived)), trigger)
+    trigger = "dispute" if disputes(state, news) else "new_claims"
+    return start(state, "patch", merge(shown, pending(state, news)), trigger)
 
 
 def _restart(state: State) -> StartSynthesis | None:
