@@ -1,0 +1,130 @@
+"""docs/events.md lists every field of every fact: what the log's writers write is compared."""
+
+import re
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from orchestration.domain import synthesis as domain
+from orchestration.domain.policies import PRESETS
+from orchestration.domain.run import TRANSIENT, EventType
+from orchestration.driving.journal import Journal
+from orchestration.fanout import wire
+from orchestration.live import LiveTails
+from tests.docs.markdown import page, ticked
+
+# Written by start_run and cancel_run, which need a database: tests/actions looks at those.
+BY_OTHERS = {EventType.RUN_STARTED, EventType.RUN_STOP_REQUESTED}
+
+ANSWER = "Harbour lights warm the granite quay. Falcons nest above the velvet meadow each spring."
+USAGE = wire.Usage(
+    input_tokens=12, output_tokens=30, cached_tokens=0, reasoning_tokens=0, estimated=False
+)
+TIMING = wire.Timing(queued=0, connect=1, first_token=100, last_token=900)
+
+
+class Played:
+    """A journal to which runs are played; ``facts`` is what it would have written, in order."""
+
+    def __init__(self, *labels: str) -> None:
+        run_id, tails = uuid4(), LiveTails()
+        tails.open(run_id)
+        self.at_ms = 0
+        self.facts: list[tuple[EventType, frozenset[str]]] = []
+        self.journal = Journal(
+            run_id=run_id,
+            policy=PRESETS["balanced"],
+            models={label: f"local/{label}" for label in labels},
+            synthesizer="local/editor",
+            price_of=lambda model: None,
+            tails=tails,
+        )
+        self.journal.fold(domain.RunStarted(labels, seed="seed", deadline_s=60.0), 0)
+
+    def call(self, event: wire.Event) -> None:
+        self.at_ms += 100
+        self.journal.call_event(event, self.at_ms)
+        self.take()
+
+    def synthesis(self, version: int, event: wire.Event) -> None:
+        self.at_ms += 100
+        self.journal.synthesis_event(version, event, self.at_ms)
+        self.take()
+
+    def command(self, command: domain.Command) -> None:
+        self.journal.accept(command, self.at_ms)
+        self.take()
+
+    def take(self) -> None:
+        for event in self.journal.take().events:
+            self.facts.append((event.type, frozenset(event.body)))
+
+
+def an_answer(label: str) -> Iterator[wire.Event]:
+    yield wire.Started(call=label, at_ms=1, attempt=1)
+    yield wire.Chunk(call=label, at_ms=100, text=ANSWER)
+    yield wire.Finished(call=label, at_ms=900, finish_reason="stop", usage=USAGE, timing_ms=TIMING)
+
+
+def a_failure(label: str) -> wire.Failed:
+    return wire.Failed(
+        call=label, at_ms=5, kind=wire.ErrorKind.CONNECTION, message="It could not be reached.",
+        retryable=True, status=None, retry_after_ms=None, usage=None, timing_ms=TIMING,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written() -> dict[EventType, set[frozenset[str]]]:
+    """Two answers, a failed call, a version that is given up, one that is applied, and the end."""
+    played = Played("A", "B", "C")
+    for event in (*an_answer("A"), *an_answer("B")):
+        played.call(event)
+    played.command(domain.CancelCall("C", "stop.superseded"))
+    played.call(a_failure("C"))
+
+    sources = (domain.Source("A", len(ANSWER)), domain.Source("B", len(ANSWER)))
+    for version in (1, 2):
+        played.command(domain.StartSynthesis(version, "draft", 0, sources, "all"))
+        if version == 1:
+            played.command(domain.CancelCall("v1", "stop.superseded"))
+            played.synthesis(1, a_failure("v1"))
+    for event in an_answer("v2"):
+        played.synthesis(2, event)
+    played.command(domain.Finalise(2, "promote"))
+    played.command(domain.FinishRun("degraded"))
+
+    facts: dict[EventType, set[frozenset[str]]] = {}
+    for kind, fields in played.facts:
+        facts.setdefault(kind, set()).add(fields)
+    return facts
+
+
+def documented() -> dict[str, tuple[set[str], set[str]]]:
+    """Fact → the fields that are always there, and those that may be missing."""
+    events = page("docs/events.md")
+    section = events.section("Facts")
+    outcome = re.search(r"\*\*Outcome\*\* is ((?:`\w+`\s*)+)", section)
+    assert outcome
+    optional = set(ticked(outcome[1]))
+    rows = [row.strip("|").split("|") for row in section.splitlines() if row.startswith("| `")]
+    return {
+        kind.strip().strip("`"): (set(ticked(fields)), optional if "outcome" in fields else set())
+        for kind, _, fields in rows
+    }
+
+
+def test_the_played_run_writes_every_fact_a_driver_can_write(
+    written: dict[EventType, set[frozenset[str]]],
+) -> None:
+    assert set(written) == set(EventType) - TRANSIENT - BY_OTHERS
+
+
+@pytest.mark.parametrize("kind", sorted(set(EventType) - TRANSIENT - BY_OTHERS))
+def test_the_documented_fields_of_a_fact_are_the_written_ones(
+    kind: EventType, written: dict[EventType, set[frozenset[str]]]
+) -> None:
+    always, sometimes = documented()[kind.value]
+    for fields in written[kind]:
+        assert fields >= always
+        assert fields <= always | sometimes
