@@ -44,7 +44,8 @@ class Provider:
 
     ``missing_env`` names the environment variable that is still to be set; empty when the provider
     is configured. ``litellm`` is its prefix in LiteLLM's model and price tables. ``served_model``:
-    the one model it serves, where that is fixed. ``quirks``: how its endpoint differs from OpenAI's
+    the one model it serves, where that is fixed. ``free``: it runs on the operator's own machines,
+    so its tokens cost nothing. ``quirks``: how its endpoint differs from OpenAI's
     wire format (``max_tokens_param``, ``seed_param``, ``omit_stream_options``).
     """
 
@@ -53,6 +54,7 @@ class Provider:
     litellm: str
     missing_env: str = ""
     served_model: str | None = None
+    free: bool = False
     quirks: Mapping[str, str | bool] = field(default_factory=dict)
 
     @property

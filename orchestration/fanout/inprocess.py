@@ -1,0 +1,188 @@
+"""LiteLLM in this process as a backend (``REX_FANOUT=python``): nothing but Python is needed.
+
+LiteLLM writes the providers' requests and reads their formats. Timers, errors and the question
+whether an answer is whole are not left to it; see ``exchange.py``. It is imported with the first
+call, in a thread: the import takes seconds.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from msgspec import UNSET
+
+from orchestration.domain.errors import ErrorKind
+from orchestration.fanout.client import FanoutRefused
+from orchestration.fanout.exchange import Exchange, WatchedTransport, current_exchange
+from orchestration.fanout.providers import Endpoint, providers_of
+from orchestration.fanout.relay import Answer, CallFault, CallSink, RelayClient
+from orchestration.fanout.upstream_errors import status_kind
+from orchestration.fanout.upstream_wires import WIRES, OpenAIWire
+from orchestration.fanout.wire import CallRequest, FanoutRequest, Timeouts
+
+# What LiteLLM's own routes expect of a base address, where the table has the OpenAI-compatible one.
+_NATIVE_BASE_ENDS_BEFORE = {"anthropic": "/v1", "gemini": "/openai"}
+
+
+class InProcessClient(RelayClient):
+    """Calls the providers in ``endpoints`` through LiteLLM. Used within one event loop."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        super().__init__(providers_of(endpoints))
+        self._endpoints = endpoints
+        self._transport = WatchedTransport()
+        self._sdk_clients: dict[str, Any] = {}
+        self._litellm: Any = None
+        self._importing = asyncio.Lock()
+
+    def check(self, request: FanoutRequest) -> None:
+        super().check(request)
+        for position, call in enumerate(request.calls):
+            endpoint = self._endpoints.get(call.provider)
+            if endpoint is None or not endpoint.provider.configured:
+                raise FanoutRefused(
+                    422,
+                    "the provider is unknown or not configured",
+                    f"calls[{position}].provider",
+                )
+
+    async def answer(self, call: CallRequest, sink: CallSink) -> Answer:
+        endpoint = self._endpoints[call.provider]
+        litellm = await self._load()
+        wire = WIRES.get(endpoint.provider.litellm, OpenAIWire)()
+        asked = Timeouts() if call.timeouts_ms is UNSET else call.timeouts_ms
+        exchange = Exchange(wire, sink, asked, endpoint.api_key)
+        current_exchange.set(exchange)
+        try:
+            async with exchange.watchdog:
+                await self._speak(litellm, endpoint, call, exchange)
+                await exchange.read_on()
+        except CallFault as fault:
+            fault.status = fault.status or exchange.status
+            raise
+        except Exception as error:
+            raise exchange.fault or _own_fault(error) from None
+        finally:
+            await exchange.close()
+        if exchange.fault:
+            raise exchange.fault
+        if wire.finish_reason is None:
+            raise CallFault(ErrorKind.INCOMPLETE, "the stream ended", status=exchange.status)
+        if not sink.characters:
+            empty = ErrorKind.BAD_UPSTREAM_RESPONSE
+            raise CallFault(empty, "an empty answer", status=exchange.status)
+        return Answer(wire.finish_reason, wire.counted)
+
+    async def _speak(
+        self, litellm: Any, endpoint: Endpoint, call: CallRequest, exchange: Exchange
+    ) -> None:
+        """Pass the text on until LiteLLM has said all of it."""
+        parts = await litellm.acompletion(
+            messages=[{"role": m.role, "content": m.content} for m in call.messages],
+            stream=True,
+            num_retries=0,
+            max_retries=0,
+            drop_params=True,
+            **self._target(litellm, endpoint, call.model),
+            **_params(call, endpoint),
+        )
+        async for part in parts:
+            if not part.choices:
+                continue
+            choice = part.choices[0]
+            if choice.delta.content:
+                await exchange.say(choice.delta.content)
+            if choice.finish_reason:
+                # What LiteLLM would do now is for its own statistics.
+                return
+
+    def _target(self, litellm: Any, endpoint: Endpoint, model: str) -> dict[str, Any]:
+        prefix = endpoint.provider.litellm
+        # LiteLLM looks into the environment for a key that is not given: it must find none.
+        api_key = endpoint.api_key or "none"
+        if prefix in WIRES:
+            base_url = endpoint.base_url.removesuffix(_NATIVE_BASE_ENDS_BEFORE[prefix])
+            return {
+                "model": f"{prefix}/{model}",
+                "api_base": base_url,
+                "api_key": api_key,
+                "client": self._native_client(),
+            }
+        return {
+            "model": f"openai/{model}",
+            "api_base": endpoint.base_url,
+            "api_key": api_key,
+            "client": self._openai_client(endpoint, api_key),
+        }
+
+    def _openai_client(self, endpoint: Endpoint, api_key: str) -> Any:
+        name = endpoint.provider.name
+        if name not in self._sdk_clients:
+            from openai import AsyncOpenAI
+
+            http = httpx.AsyncClient(transport=self._transport, follow_redirects=False)
+            self._sdk_clients[name] = AsyncOpenAI(
+                api_key=api_key, base_url=endpoint.base_url, max_retries=0, http_client=http
+            )
+        return self._sdk_clients[name]
+
+    def _native_client(self) -> Any:
+        if "" not in self._sdk_clients:
+            from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+            self._sdk_clients[""] = AsyncHTTPHandler(
+                transport=self._transport, follow_redirects=False
+            )
+        return self._sdk_clients[""]
+
+    async def _load(self) -> Any:
+        if self._litellm is None:
+            async with self._importing:
+                self._litellm = await asyncio.to_thread(_import_litellm)
+        return self._litellm
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+def _import_litellm() -> Any:
+    # Else the import asks GitHub for prices.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    litellm.disable_streaming_logging = True
+    litellm.turn_off_message_logging = True
+    litellm.num_retries = 0
+    # It takes a model that says the same word a hundred times for a fault; that is for us to judge.
+    litellm.REPEATED_STREAMING_CHUNK_LIMIT = 1 << 62
+    return litellm
+
+
+def _params(call: CallRequest, endpoint: Endpoint) -> dict[str, Any]:
+    """The sampling parameters that were asked for, in the words of LiteLLM and of the endpoint."""
+    given = UNSET if call.params is UNSET else call.params
+    asked: dict[str, Any] = {}
+    if given is not UNSET:
+        asked = {
+            name: value
+            for name in given.__struct_fields__
+            if (value := getattr(given, name)) is not UNSET
+        }
+    quirks = endpoint.provider.quirks
+    if "seed" in asked and (name := quirks.get("seed_param")):
+        asked["extra_body"] = {name: asked.pop("seed")}
+    if not quirks.get("omit_stream_options"):
+        asked["stream_options"] = {"include_usage": True}
+    return asked
+
+
+def _own_fault(error: Exception) -> CallFault:
+    """LiteLLM refused before anything was sent, or failed itself; its words stay here."""
+    status = getattr(error, "status_code", None)
+    if isinstance(status, int) and 400 <= status < 500:
+        return CallFault(status_kind(status), "before the request was sent")
+    return CallFault(ErrorKind.INTERNAL, type(error).__name__)

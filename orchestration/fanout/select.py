@@ -1,0 +1,72 @@
+"""Chooses the backend the settings name, and answers what may be asked of it."""
+
+import asyncio
+from collections.abc import Mapping
+from weakref import WeakKeyDictionary
+
+from django.conf import settings
+
+from orchestration.domain.routing import (
+    OfferedModel,
+    RoutingError,
+    Target,
+    catalogue,
+    resolve,
+)
+from orchestration.fanout.client import ProviderClient
+from orchestration.fanout.go import GoClient
+from orchestration.fanout.inprocess import InProcessClient
+from orchestration.fanout.providers import (
+    Endpoint,
+    ProviderSettingsError,
+    endpoints,
+    providers_of,
+)
+from orchestration.fanout.recorded import LoadRecording, RecordedClient
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, ProviderClient] = WeakKeyDictionary()
+
+
+def get_client(load_recording: LoadRecording | None = None) -> ProviderClient:
+    """The client of the running event loop: the backend of REX_FANOUT, behind it the replays.
+
+    Connections belong to an event loop, so each has its own client. ``load_recording`` is that of
+    the first caller in the loop; without one nothing can be replayed.
+    """
+    loop = asyncio.get_running_loop()
+    client = _clients.get(loop)
+    if client is None:
+        client = _clients[loop] = make_client(
+            settings.FANOUT_BACKEND, settings.FANOUT_URL, endpoints(), load_recording
+        )
+    return client
+
+
+def make_client(
+    backend: str, url: str, reach: Mapping[str, Endpoint], load_recording: LoadRecording | None
+) -> ProviderClient:
+    """``backend`` is ``go`` (the service at ``url``) or ``python`` (LiteLLM in this process)."""
+    live: ProviderClient
+    if backend == "go":
+        live = GoClient(url, providers_of(reach))
+    else:
+        live = InProcessClient(reach)
+    return RecordedClient(live, load_recording, providers_of(reach))
+
+
+def resolve_model(model_id: str) -> Target:
+    """Where a model id leads. Raises UnknownModel or ProviderNotConfigured (RoutingError)."""
+    return resolve(model_id, providers_of(endpoints()))
+
+
+def offered_models() -> tuple[OfferedModel, ...]:
+    return catalogue(providers_of(endpoints()))
+
+
+def models_problem(model_id: str) -> str:
+    """Why ``model_id`` cannot be asked, as a sentence; empty when it can."""
+    try:
+        resolve_model(model_id)
+    except (RoutingError, ProviderSettingsError) as error:
+        return str(error)
+    return ""

@@ -1,0 +1,213 @@
+"""Contract v1 of the fan-out service as types (go/fanout-service/CONTRACT.md owns it).
+
+Decoding refuses unknown fields, converts nothing and takes no null for an absent field. What a
+field means is said in the contract and not repeated here. An absent optional field is ``UNSET`` and
+is not sent.
+"""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from orchestration.domain.errors import ErrorKind
+
+Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}\Z")]
+ProviderName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
+ModelName = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x20\x7f]+\Z")]
+Count = Annotated[int, Meta(ge=0)]
+Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+FinishReason = Literal["stop", "length", "tool_calls"]
+
+
+class WireError(Exception):
+    """A message of either side that is not contract v1; ``field`` is its path where known."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Message(Struct, frozen=True, forbid_unknown_fields=True):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Params(Struct, frozen=True, forbid_unknown_fields=True):
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | UnsetType = UNSET
+    temperature: Annotated[float, Meta(ge=0, le=2)] | UnsetType = UNSET
+    top_p: Annotated[float, Meta(gt=0, le=1)] | UnsetType = UNSET
+    seed: Annotated[int, Meta(ge=0, le=2**53 - 1)] | UnsetType = UNSET
+    stop: Annotated[list[StopText], Meta(min_length=1, max_length=4)] | UnsetType = UNSET
+    response_format: dict[str, Any] | UnsetType = UNSET
+
+
+class Timeouts(Struct, frozen=True, forbid_unknown_fields=True):
+    connect: Milliseconds | UnsetType = UNSET
+    first_token: Milliseconds | UnsetType = UNSET
+    stall: Milliseconds | UnsetType = UNSET
+    total: Milliseconds | UnsetType = UNSET
+
+
+DEFAULT_TIMEOUTS_MS = {"connect": 3_000, "first_token": 30_000, "stall": 20_000, "total": 120_000}
+
+
+class CallRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    id: Id
+    provider: ProviderName
+    model: ModelName
+    messages: Annotated[tuple[Message, ...], Meta(min_length=1, max_length=1024)]
+    params: Params | UnsetType = UNSET
+    timeouts_ms: Timeouts | UnsetType = UNSET
+
+
+class FanoutRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    v: Literal[1] = 1
+    id: Id
+    request_id: Id | UnsetType = UNSET
+    deadline_ms: Milliseconds
+    coalesce_ms: Annotated[int, Meta(ge=0, le=1000)] | UnsetType = UNSET
+    calls: Annotated[tuple[CallRequest, ...], Meta(min_length=1, max_length=512)]
+
+
+class Usage(Struct, frozen=True, forbid_unknown_fields=True):
+    """Tokens; input includes the cached ones, output the reasoning ones."""
+
+    input_tokens: Count
+    output_tokens: Count
+    cached_tokens: Count
+    reasoning_tokens: Count
+    estimated: bool
+
+
+class Timing(Struct, frozen=True, forbid_unknown_fields=True):
+    """Moments in milliseconds since the receipt of the request; None: it never came."""
+
+    queued: Count | None
+    connect: Count | None
+    first_token: Count | None
+    last_token: Count | None
+
+
+class Started(Struct, frozen=True, forbid_unknown_fields=True, tag="started"):
+    call: Id
+    at_ms: Count
+    attempt: Annotated[int, Meta(ge=1)]
+
+
+class Chunk(Struct, frozen=True, forbid_unknown_fields=True, tag="chunk"):
+    call: Id
+    at_ms: Count
+    text: Annotated[str, Meta(min_length=1)]
+
+
+class Finished(Struct, frozen=True, forbid_unknown_fields=True, tag="finished"):
+    call: Id
+    at_ms: Count
+    finish_reason: FinishReason
+    usage: Usage
+    timing_ms: Timing
+
+
+class Failed(Struct, frozen=True, forbid_unknown_fields=True, tag="failed"):
+    call: Id
+    at_ms: Count
+    kind: ErrorKind
+    message: Annotated[str, Meta(min_length=1)]
+    retryable: bool
+    status: Annotated[int, Meta(ge=100, le=999)] | None
+    retry_after_ms: Count | None
+    usage: Usage | None
+    timing_ms: Timing
+
+
+Event = Started | Chunk | Finished | Failed
+
+
+class End(Struct, frozen=True, forbid_unknown_fields=True):
+    calls: Annotated[int, Meta(ge=1)]
+    finished: Count
+    failed: Count
+    elapsed_ms: Count
+
+
+class Batch(Struct, frozen=True, forbid_unknown_fields=True):
+    """One line of the answer; without events it is a heartbeat, with ``end`` it is the last."""
+
+    n: Annotated[int, Meta(ge=1)]
+    ev: list[Event]
+    end: End | UnsetType = UNSET
+
+
+class RefusalBody(Struct, frozen=True, forbid_unknown_fields=True):
+    kind: Literal["invalid_request", "overloaded", "internal"]
+    message: Annotated[str, Meta(min_length=1)]
+    field: str | None
+
+
+class Refusal(Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of every answer that is not 200."""
+
+    error: RefusalBody
+
+
+T = TypeVar("T")
+
+_request_decoder = msgspec.json.Decoder(FanoutRequest)
+_line_decoder = msgspec.json.Decoder(Batch)
+_refusal_decoder = msgspec.json.Decoder(Refusal)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(message: FanoutRequest | Batch) -> bytes:
+    """JSON in UTF-8 without a line end. Raises WireError for text UTF-8 cannot hold."""
+    try:
+        return _encoder.encode(message)
+    except UnicodeEncodeError:
+        raise WireError("the text holds half of a surrogate pair") from None
+
+
+def decode_request(body: bytes) -> FanoutRequest:
+    """Raises WireError where ``body`` is not a request of contract v1."""
+    request = _decode(_request_decoder, body)
+    seen: set[str] = set()
+    for position, call in enumerate(request.calls):
+        if call.id in seen:
+            raise WireError("two calls have the same id", f"calls[{position}].id")
+        seen.add(call.id)
+    return request
+
+
+def check_request(request: FanoutRequest) -> None:
+    """Raise WireError where a request made in Python is one the service would refuse."""
+    decode_request(encode(request))
+
+
+def decode_line(line: bytes) -> Batch:
+    """Raises WireError where ``line`` is not a line of contract v1."""
+    return _decode(_line_decoder, line)
+
+
+def decode_refusal(body: bytes) -> RefusalBody:
+    return _decode(_refusal_decoder, body).error
+
+
+def _decode(decoder: "msgspec.json.Decoder[T]", data: bytes) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as error:
+        raise _from_validation(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not JSON: {type(error).__name__}") from None
+
+
+def _from_validation(text: str) -> WireError:
+    """msgspec says "reason - at `$.path`"; the reason names a missing or unknown field."""
+    reason, _, path = text.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    named = re.search(r"field `([^`]+)`", reason)
+    if named:
+        path = f"{path}.{named[1]}" if path else named[1]
+    return WireError(reason, path or None)
