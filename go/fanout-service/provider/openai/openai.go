@@ -110,7 +110,7 @@ func (p *Provider) read(ctx context.Context, response *http.Response, sink fanou
 	if failure := refusal(response); failure != nil {
 		err = failure
 	} else {
-		s := stream{sink: sink, onFinish: func() { time.AfterFunc(afterFinish, abandon) }}
+		s := stream{sink: sink, abandon: abandon}
 		answer, err = s.read(sse.NewReader(response.Body, maxEvent))
 	}
 	if err != nil && ctx.Err() != nil {

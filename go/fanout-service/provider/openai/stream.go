@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"time"
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/provider/jsonwalk"
@@ -13,7 +14,8 @@ import (
 // stream folds the events of one answer.
 type stream struct {
 	sink       fanout.Sink
-	onFinish   func() // called at the finish reason: from then on only the usage is awaited
+	abandon    func()      // ends the exchange
+	patience   *time.Timer // runs from the finish reason on: only the usage is still awaited
 	text       jsonwalk.Text
 	said       bool // text has been passed on
 	finished   bool
@@ -23,6 +25,11 @@ type stream struct {
 
 // read passes the text on until [DONE], the end of the body, or a failure.
 func (s *stream) read(events *sse.Reader) (fanout.Answer, error) {
+	defer func() {
+		if s.patience != nil {
+			s.patience.Stop()
+		}
+	}()
 	for {
 		data, err := events.Next()
 		if err != nil {
@@ -83,7 +90,7 @@ func (s *stream) finish(reason []byte) error {
 	default: // servers have many words for it
 		s.answer.FinishReason = fanout.FinishStop
 	}
-	s.onFinish()
+	s.patience = time.AfterFunc(afterFinish, s.abandon)
 	piece, characters := s.text.Rest()
 	return s.pass(piece, characters)
 }

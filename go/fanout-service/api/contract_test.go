@@ -1,0 +1,142 @@
+package api_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"rex/fanout-service/api"
+)
+
+func schema(t *testing.T, name string) *jsonschema.Schema {
+	t.Helper()
+	compiled, err := jsonschema.NewCompiler().Compile("schema/" + name + ".schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compiled
+}
+
+func parse(t *testing.T, raw []byte) any {
+	t.Helper()
+	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+// golden runs check on every file that matches the pattern; there must be some.
+func golden(t *testing.T, pattern string, check func(t *testing.T, raw []byte)) {
+	t.Helper()
+	files, err := filepath.Glob("golden/" + pattern)
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files at %s (%v)", pattern, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			raw, err := os.ReadFile(file) //nolint:gosec // our own files
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, raw)
+		})
+	}
+}
+
+func TestTheSchemaAcceptsValidRequests(t *testing.T) {
+	request := schema(t, "request")
+	golden(t, "requests/valid/*.json", func(t *testing.T, raw []byte) {
+		if err := request.Validate(parse(t, raw)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTheSchemaRefusesInvalidRequests(t *testing.T) {
+	request := schema(t, "request")
+	golden(t, "requests/invalid/*.json", func(t *testing.T, raw []byte) {
+		var example struct {
+			BySchema bool            `json:"by_schema"`
+			Request  json.RawMessage `json:"request"`
+		}
+		if err := json.Unmarshal(raw, &example); err != nil {
+			t.Fatal(err)
+		}
+		refused := request.Validate(parse(t, example.Request)) != nil
+		if refused != example.BySchema {
+			t.Errorf("refused by the schema: %v, the file says %v", refused, example.BySchema)
+		}
+	})
+}
+
+func TestTheSchemaTellsStreamsApart(t *testing.T) {
+	line := schema(t, "line")
+	faults := func(t *testing.T, raw []byte) (n int) {
+		lines := bufio.NewScanner(bytes.NewReader(raw))
+		for lines.Scan() {
+			if line.Validate(parse(t, lines.Bytes())) != nil {
+				n++
+			}
+		}
+		return n
+	}
+	golden(t, "streams/valid/*.ndjson", func(t *testing.T, raw []byte) {
+		if faults(t, raw) != 0 {
+			t.Error("refused")
+		}
+	})
+	golden(t, "streams/invalid/*.ndjson", func(t *testing.T, raw []byte) {
+		if faults(t, raw) == 0 {
+			t.Error("accepted")
+		}
+	})
+}
+
+func TestTheSchemaKnowsEveryKind(t *testing.T) {
+	raw, err := os.ReadFile("kinds.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inSchema, err := os.ReadFile("schema/line.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Kinds []struct {
+			Kind string `json:"kind"`
+		} `json:"kinds"`
+	}
+	if err := json.Unmarshal(raw, &file); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range file.Kinds {
+		if !strings.Contains(string(inSchema), `"`+row.Kind+`"`) {
+			t.Errorf("%s is not in line.schema.json", row.Kind)
+		}
+	}
+}
+
+func TestProvidersHaveUsableNames(t *testing.T) {
+	form := regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
+	seen := map[string]bool{}
+	for _, p := range api.Providers() {
+		if !form.MatchString(p.Name) || seen[p.Name] {
+			t.Errorf("name %q is malformed or taken", p.Name)
+		}
+		seen[p.Name] = true
+		if p.BaseURLEnv == "" || p.KeyRequired && p.APIKeyEnv == "" {
+			t.Errorf("%s cannot be configured", p.Name)
+		}
+		if strings.HasSuffix(p.BaseURL, "/") {
+			t.Errorf("%s: the address ends with a slash", p.Name)
+		}
+	}
+}
