@@ -1,18 +1,27 @@
-"""docs/events.md lists every field of every fact: what the log's writers write is compared."""
+"""docs/events.md lists every field of every fact and of the snapshot: compared with real ones."""
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.http import HttpRequest
+from django.utils import timezone
 
 from orchestration.domain import synthesis as domain
+from orchestration.domain.errors import ErrorKind
 from orchestration.domain.policies import PRESETS
 from orchestration.domain.run import TRANSIENT, EventType
 from orchestration.driving.journal import Journal
 from orchestration.fanout import wire
 from orchestration.live import LiveTails
-from tests.docs.markdown import page, ticked
+from orchestration.models import Call, Run, Synthesis
+from orchestration.problems import problem_body
+from orchestration.queries import snapshot_of
+from tests.docs.markdown import cells, page, ticked
+from workspaces.models import Workspace
 
 # Written by start_run and cancel_run, which need a database: tests/actions looks at those.
 BY_OTHERS = {EventType.RUN_STARTED, EventType.RUN_STOP_REQUESTED}
@@ -69,7 +78,7 @@ def an_answer(label: str) -> Iterator[wire.Event]:
 
 def a_failure(label: str) -> wire.Failed:
     return wire.Failed(
-        call=label, at_ms=5, kind=wire.ErrorKind.CONNECTION, message="It could not be reached.",
+        call=label, at_ms=5, kind=ErrorKind.CONNECTION, message="It could not be reached.",
         retryable=True, status=None, retry_after_ms=None, usage=None, timing_ms=TIMING,
     )  # fmt: skip
 
@@ -128,3 +137,50 @@ def test_the_documented_fields_of_a_fact_are_the_written_ones(
     for fields in written[kind]:
         assert fields >= always
         assert fields <= always | sometimes
+
+
+@pytest.fixture
+def snapshot(db: None) -> dict[str, Any]:
+    """A run whose draft is being written."""
+    run = Run.objects.create(
+        workspace=Workspace.objects.create(slug="alice", name="Alice's"),
+        prompt="Why is the sky blue?",
+        pipeline="synthesis",
+        pipeline_version=1,
+        settings={"policy": "balanced"},
+        synthesizer="local/editor",
+        deadline_s=60,
+        status="running",
+        created_at=timezone.now(),
+    )
+    Call.objects.create(run=run, label="A", model="local/brisk", provider="local")
+    Synthesis.objects.create(
+        run=run, version=1, base_version=0, kind="draft", trigger="chunks", started_ms=900
+    )
+    return snapshot_of(run)
+
+
+def test_the_documented_fields_of_the_snapshot_are_the_real_ones(snapshot: dict[str, Any]) -> None:
+    table = page("docs/events.md").section("The snapshot")
+    documented = {name for cell in cells(table) for name in ticked(cell)}
+    assert documented == set(snapshot)
+
+
+@pytest.mark.parametrize(
+    "part", ["pipeline", "totals", "calls[]", "synthesis", "live", "versions[]"]
+)
+def test_the_documented_fields_of_each_part_of_the_snapshot_are_the_real_ones(
+    part: str, snapshot: dict[str, Any]
+) -> None:
+    text = page("docs/events.md").text
+    listed = re.search(rf"^`{re.escape(part)}`: (.+?)\n\n", text, re.MULTILINE | re.DOTALL)
+    assert listed
+    where: Mapping[str, Any] = snapshot | snapshot["synthesis"]
+    real = where[part.removesuffix("[]")]
+    assert set(ticked(listed[1])) == set(real[0] if part.endswith("[]") else real)
+
+
+def test_the_example_of_an_error_is_what_the_api_answers() -> None:
+    example = json.loads(page("docs/events.md").code("json")[-1])
+    real = problem_body(HttpRequest(), example["code"], field="prompt")
+    assert example | {"request_id": ""} == real
