@@ -107,5 +107,9 @@ class LiveTails:
         with self._lock:
             self._tails.pop(run_id, None)
 
+    def open_runs(self) -> set[UUID]:
+        with self._lock:
+            return set(self._tails)
+
 
 tails = LiveTails()

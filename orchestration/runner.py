@@ -17,6 +17,7 @@ from orchestration.bridge import in_database
 from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.select import get_client
 from orchestration.publish import QUEUE, doorbells
+from orchestration.recordings import load_recording
 
 log = structlog.get_logger("rex.runner")
 
@@ -72,7 +73,7 @@ class Runner:
     async def _drive(self, run_id: uuid.UUID, fence: int) -> None:
         structlog.contextvars.bind_contextvars(run_id=str(run_id))
         try:
-            await drive_run(run_id=run_id, fence=fence, client=self._client or get_client())
+            await drive_run(run_id=run_id, fence=fence, client=self._client or get_client(load_recording))
         except asyncio.CancelledError:
             with suppress(DatabaseError):
                 await asyncio.shield(in_database(release_lease, run_id=run_id, fence=fence))

@@ -33,7 +33,7 @@ from orchestration.driving.requests import (
 )
 from orchestration.fanout import wire
 from orchestration.fanout.client import FanoutUnavailable, ProviderClient
-from orchestration.fanout.select import price_for
+from orchestration.fanout.prices import price_of
 from orchestration.live import tails
 from orchestration.publish import doorbells, driver_of, readers_of
 
@@ -92,7 +92,7 @@ class RunDriver:
             policy=run.policy,
             models=run.models,
             synthesizer=run.synthesizer,
-            price_of=price_for,
+            price_of=price_of,
             tails=tails,
         )
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()

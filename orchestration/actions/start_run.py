@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from orchestration.actions.record_event import Batch, NewEvent, record_event
 from orchestration.domain.pipelines import DEFAULT_PIPELINE, Pipeline, UnknownPipeline, find_pipeline
-from orchestration.domain.routing import RoutingError
+from orchestration.domain.routing import RECORDED, RoutingError
 from orchestration.domain.run import EventType, label_of
 from orchestration.fanout.select import resolve_model
 from orchestration.models import Call, Run
@@ -58,7 +58,11 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
     original = _original(actor, request.replay_of) if request.replay_of else None
     pipeline = _checked_pipeline(original.pipeline if original else request.pipeline)
     prompt = original.prompt if original else _checked_prompt(request.prompt)
-    models = _recorded_models(original) if original else _checked_models(request.models, pipeline)
+    models = (
+        _recorded_models(original)
+        if original
+        else _checked_models(actor, request.models, pipeline)
+    )
     run = Run(
         workspace=actor.workspace,
         prompt=prompt,
@@ -175,7 +179,9 @@ def _checked_pipeline(name: str) -> Pipeline:
         ) from None
 
 
-def _checked_models(models: tuple[str, ...], pipeline: Pipeline) -> tuple[str, ...]:
+def _checked_models(
+    actor: Actor, models: tuple[str, ...], pipeline: Pipeline
+) -> tuple[str, ...]:
     most = min(settings.MAX_MODELS, pipeline.max_models or settings.MAX_MODELS)
     chosen = models or settings.MODELS[:most]
     if len(chosen) > most:
@@ -187,9 +193,21 @@ def _checked_models(models: tuple[str, ...], pipeline: Pipeline) -> tuple[str, .
     for model in chosen:
         check_text("models", model)
         try:
-            resolve_model(model)
+            target = resolve_model(model)
         except RoutingError as error:
             raise InvalidRun(error.code, "models", str(error)) from None
+        if target.provider == RECORDED and not _is_recorded(actor, target.upstream_model):
+            # The same words for absent and foreign: a recording is as private as its run.
+            raise InvalidRun("unknown_model", "models", "There is no such recorded answer.")
     return chosen
+
+
+def _is_recorded(actor: Actor, name: str) -> bool:
+    run_id, _, label = name.partition("/")
+    try:
+        calls = Call.objects.filter(run__workspace=actor.workspace, run_id=UUID(run_id))
+    except ValueError:
+        return False
+    return calls.filter(label=label, run__ended_at__isnull=False).exists()
 
 

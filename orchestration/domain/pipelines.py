@@ -70,8 +70,8 @@ PIPELINES: Mapping[str, Pipeline] = MappingProxyType({each.name: each for each i
 
 def find_pipeline(name: str) -> Pipeline:
     """The pipeline called ``name`` or ``name@version``; raises UnknownPipeline."""
-    bare, _, version = name.partition("@")
+    bare, at, version = name.partition("@")
     found = PIPELINES.get(bare)
-    if found is None or (version and version != str(found.version)):
+    if found is None or (at and version != str(found.version)):
         raise UnknownPipeline(name, tuple(PIPELINES))
     return found

@@ -421,8 +421,8 @@ class Journal:
     def finished_at(self, now: datetime) -> None:
         self._batch.run["ended_at"] = now
 
-    def _event(self, kind: EventType, at_ms: int, **body: Any) -> None:
-        self._batch.events.append(NewEvent(kind, at_ms, body))
+    def _event(self, type_: EventType, at_ms: int, /, **body: Any) -> None:
+        self._batch.events.append(NewEvent(type_, at_ms, body))
 
     def _call(self, label: str, **fields: Any) -> None:
         self._batch.calls.setdefault(label, {}).update(fields)

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from orchestration.fanout.select import resolve_model
 from orchestration.domain.prompts import messages_for
-from orchestration.domain.routing import LOCAL
+from orchestration.domain.routing import LOCAL, RECORDED
 from orchestration.domain.synthesis import StartSynthesis, State
 from orchestration.driving.load import DrivenRun
 from orchestration.fanout import wire
@@ -46,6 +46,10 @@ def synthesis_request(
 ) -> wire.FanoutRequest:
     """The synthesizer's call for ``command``: a fan-out of width one, its call named "v<N>"."""
     target = resolve_model(run.synthesizer)
+    if target.provider == RECORDED:
+        # A replayed run has a recording per version; "<run>/synthesis" stands for all of them.
+        original = target.upstream_model.partition("/")[0]
+        target = replace(target, upstream_model=f"{original}/v{command.version}")
     budget = settings.SYNTHESIS_PROMPT_CHARS or (
         LOCAL_PROMPT_CHARS if target.provider == LOCAL else None
     )
