@@ -3,7 +3,9 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 
 	fanout "rex/fanout-service"
@@ -73,7 +75,9 @@ func (c *call) run() {
 func (c *call) attempt(provider fanout.Provider) (answer fanout.Answer, err error) {
 	defer func() {
 		if caught := recover(); caught != nil {
-			c.owner.engine.log.Error("a provider panicked", "provider", c.spec.Provider, "panic", caught)
+			// Not the value: it may hold a piece of the prompt or the answer.
+			c.owner.engine.log.Error("a provider panicked", "provider", c.spec.Provider,
+				"type", fmt.Sprintf("%T", caught), "stack", string(debug.Stack()))
 			err = fanout.Fail(fanout.Internal, "")
 		}
 	}()

@@ -1,0 +1,498 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	fanout "rex/fanout-service"
+	"rex/fanout-service/engine"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// script is a provider that does what a test says.
+type script func(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error)
+
+func (s script) Stream(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+	return s(ctx, call, sink)
+}
+
+var done = fanout.Answer{FinishReason: fanout.FinishStop}
+
+// hang waits for the end of the context, as a provider must.
+func hang(ctx context.Context) (fanout.Answer, error) {
+	<-ctx.Done()
+	return fanout.Answer{}, context.Cause(ctx)
+}
+
+// newEngine gives every call of provider p to the script.
+func newEngine(s script, config engine.Config) (*engine.Engine, *bytes.Buffer) {
+	log := &bytes.Buffer{}
+	return engine.New(config, map[string]fanout.Provider{"p": s}, slog.New(slog.NewJSONHandler(log, nil))), log
+}
+
+func request(id string, calls int) fanout.Request {
+	r := fanout.Request{ID: id, Deadline: time.Hour, Coalesce: fanout.DefaultCoalesce}
+	for i := range calls {
+		r.Calls = append(r.Calls, fanout.Call{
+			ID: fmt.Sprintf("c%d", i), Provider: "p", Model: "m", Timeouts: fanout.DefaultTimeouts,
+			Messages: []fanout.Message{{Role: "user", Content: "secret prompt 日本"}},
+		})
+	}
+	return r
+}
+
+// trace is a run as its reader saw it.
+type trace struct {
+	batches [][]fanout.Event
+	at      []time.Duration
+	end     *fanout.End
+}
+
+func (tr *trace) text(call string) string {
+	var text strings.Builder
+	for _, batch := range tr.batches {
+		for _, e := range batch {
+			if e.Call == call {
+				text.Write(e.Text)
+			}
+		}
+	}
+	return text.String()
+}
+
+func (tr *trace) last(t *testing.T, call string) fanout.Event {
+	t.Helper()
+	var last fanout.Event
+	ended := 0
+	for _, batch := range tr.batches {
+		for _, e := range batch {
+			if e.Call != call {
+				continue
+			}
+			if e.Type == fanout.Started && last.Type != "" || ended > 0 {
+				t.Errorf("%s: %s after %s", call, e.Type, last.Type)
+			}
+			last = e
+			if e.Type == fanout.Finished || e.Type == fanout.Failed {
+				ended++
+			}
+		}
+	}
+	if ended != 1 {
+		t.Errorf("%s ended %d times", call, ended)
+	}
+	return last
+}
+
+func (tr *trace) kind(t *testing.T, call string) fanout.Kind {
+	t.Helper()
+	if last := tr.last(t, call); last.Failure != nil {
+		return last.Failure.Kind
+	}
+	return ""
+}
+
+// read runs a request to its end.
+func read(ctx context.Context, t *testing.T, e *engine.Engine, r fanout.Request) *trace {
+	t.Helper()
+	received := time.Now()
+	run, err := e.Start(ctx, r, received)
+	tr := &trace{}
+	if err != nil {
+		t.Error(err)
+		return tr
+	}
+	err = run.Read(ctx, func(events []fanout.Event, end *fanout.End) error {
+		batch := make([]fanout.Event, len(events))
+		for i, event := range events {
+			event.Text = bytes.Clone(event.Text)
+			batch[i] = event
+		}
+		tr.batches = append(tr.batches, batch)
+		tr.at = append(tr.at, time.Since(received))
+		if end != nil {
+			copied := *end
+			tr.end = &copied
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("Read: %v", err)
+	}
+	e.Wait()
+	return tr
+}
+
+func TestEveryCallEndsOnceWithItsTextInOrder(t *testing.T) {
+	e, log := newEngine(func(_ context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		sink.Connected()
+		for i := range 500 {
+			if err := sink.Text(fmt.Appendf(nil, "%s-%d ", call.ID, i), 1); err != nil {
+				return fanout.Answer{}, err
+			}
+		}
+		return done, nil
+	}, engine.Config{})
+	tr := read(t.Context(), t, e, request("r", 8))
+	for i := range 8 {
+		id := fmt.Sprintf("c%d", i)
+		want := ""
+		for k := range 500 {
+			want += fmt.Sprintf("%s-%d ", id, k)
+		}
+		if tr.text(id) != want {
+			t.Errorf("%s: text differs", id)
+		}
+		if last := tr.last(t, id); last.Type != fanout.Finished || last.Usage == nil || !last.Usage.Estimated {
+			t.Errorf("%s: %+v", id, last)
+		}
+	}
+	if tr.end == nil || tr.end.Calls != 8 || tr.end.Finished != 8 || tr.end.Failed != 0 {
+		t.Errorf("end: %+v", tr.end)
+	}
+	if e.InFlight() != 0 {
+		t.Error("the fan-out is still in flight")
+	}
+	if strings.Contains(log.String(), "secret prompt") || strings.Contains(log.String(), "c0-1") {
+		t.Error("the log tells content")
+	}
+}
+
+func TestEachTimeoutHasItsName(t *testing.T) {
+	limits := fanout.Timeouts{Connect: 2 * time.Second, FirstToken: 5 * time.Second, Stall: 3 * time.Second, Total: time.Minute}
+	cases := []struct {
+		name string
+		want fanout.Kind
+		at   time.Duration
+		run  script
+	}{
+		{"connect", fanout.TimeoutConnect, 2 * time.Second, func(ctx context.Context, _ fanout.Call, _ fanout.Sink) (fanout.Answer, error) {
+			return hang(ctx)
+		}},
+		{"first token", fanout.TimeoutFirstToken, 6 * time.Second, func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			time.Sleep(time.Second)
+			sink.Connected()
+			time.Sleep(time.Second)
+			sink.Progress(false) // data without anything generated does not count
+			return hang(ctx)
+		}},
+		{"stall", fanout.TimeoutStall, 9 * time.Second, func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			time.Sleep(4 * time.Second)
+			sink.Progress(true) // reasoning counts as the first token
+			time.Sleep(2 * time.Second)
+			sink.Progress(false) // any data keeps a stream alive
+			return hang(ctx)
+		}},
+		{"total", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			for {
+				sink.Progress(true)
+				select {
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+					return fanout.Answer{}, context.Cause(ctx)
+				}
+			}
+		}},
+		{"none", "", 4 * time.Second, func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			time.Sleep(4 * time.Second)
+			return done, sink.Text([]byte("x"), 1)
+		}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, _ := newEngine(c.run, engine.Config{})
+				r := request("r", 1)
+				r.Calls[0].Timeouts = limits
+				tr := read(t.Context(), t, e, r)
+				if kind := tr.kind(t, "c0"); kind != c.want {
+					t.Errorf("%s, want %s", kind, c.want)
+				}
+				if at := tr.last(t, "c0").At.Round(time.Second); at != c.at {
+					t.Errorf("after %v, want %v", at, c.at)
+				}
+			})
+		})
+	}
+}
+
+func TestTheDeadlineEndsWhatIsOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(func(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			if err := sink.Text([]byte("abcde"), 5); err != nil {
+				return fanout.Answer{}, err
+			}
+			if call.ID == "c0" {
+				return done, nil
+			}
+			return hang(ctx)
+		}, engine.Config{})
+		r := request("r", 3)
+		r.Deadline = 2 * time.Second
+		tr := read(t.Context(), t, e, r)
+		if kind := tr.kind(t, "c0"); kind != "" {
+			t.Errorf("a finished call failed with %s", kind)
+		}
+		for _, id := range []string{"c1", "c2"} {
+			last := tr.last(t, id)
+			if tr.kind(t, id) != fanout.Deadline || last.At != 2*time.Second {
+				t.Errorf("%s: %+v", id, last)
+			}
+			if last.Usage == nil || last.Usage.OutputTokens != 2 || last.Usage.InputTokens != 4 || !last.Usage.Estimated {
+				t.Errorf("%s: usage %+v", id, last.Usage)
+			}
+		}
+		if tr.end == nil || tr.end.Finished != 1 || tr.end.Failed != 2 {
+			t.Errorf("end: %+v", tr.end)
+		}
+	})
+}
+
+func TestCancelStopsOneCallOrAll(t *testing.T) {
+	cases := []struct {
+		call string
+		want map[string]fanout.Kind
+	}{
+		{"c1", map[string]fanout.Kind{"c0": "", "c1": fanout.StopSuperseded, "c2": ""}},
+		{"", map[string]fanout.Kind{"c0": fanout.StopSuperseded, "c1": fanout.StopSuperseded, "c2": fanout.StopSuperseded}},
+	}
+	for _, c := range cases {
+		t.Run("call "+c.call, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, _ := newEngine(func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+					sink.Connected()
+					select {
+					case <-time.After(2 * time.Second):
+						return done, nil
+					case <-ctx.Done():
+						return fanout.Answer{}, context.Cause(ctx)
+					}
+				}, engine.Config{})
+				go func() {
+					time.Sleep(time.Second)
+					if e.Cancel("other", c.call, fanout.StopUser) || e.Cancel("r", "other", fanout.StopUser) {
+						t.Error("something unknown was cancelled")
+					}
+					if !e.Cancel("r", c.call, fanout.StopSuperseded) {
+						t.Error("not found")
+					}
+				}()
+				tr := read(t.Context(), t, e, request("r", 3))
+				for id, want := range c.want {
+					if kind := tr.kind(t, id); kind != want {
+						t.Errorf("%s: %q, want %q", id, kind, want)
+					}
+				}
+				if e.Cancel("r", "", fanout.StopUser) {
+					t.Error("a fan-out that is over was cancelled")
+				}
+			})
+		})
+	}
+}
+
+func TestTextOfAWindowLeavesTogetherAndTheFirstAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			time.Sleep(5 * time.Millisecond)
+			for range 100 {
+				if err := sink.Text([]byte("x"), 1); err != nil {
+					return fanout.Answer{}, err
+				}
+				time.Sleep(time.Millisecond)
+			}
+			return done, nil
+		}, engine.Config{})
+		tr := read(t.Context(), t, e, request("r", 1))
+		if tr.text("c0") != strings.Repeat("x", 100) {
+			t.Error("text is missing")
+		}
+		if first := tr.at[1]; first != 5*time.Millisecond {
+			t.Errorf("the first text left after %v", first)
+		}
+		// started, first text, and then at most one batch a window of 20 ms.
+		if n := len(tr.batches); n < 6 || n > 9 {
+			t.Errorf("%d batches: %v", n, tr.at)
+		}
+	})
+}
+
+func TestSilenceIsFilledWithHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			time.Sleep(25 * time.Second)
+			return done, nil
+		}, engine.Config{})
+		tr := read(t.Context(), t, e, request("r", 1))
+		if len(tr.batches) != 4 || len(tr.batches[1]) != 0 || len(tr.batches[2]) != 0 {
+			t.Errorf("batches: %v", tr.batches)
+		}
+	})
+}
+
+func TestASlowReaderSlowsItsCallsAndIsNoStall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pieces = 10_000
+		var produced, taken, most atomic.Int64
+		e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			for range pieces {
+				if err := sink.Text([]byte("0123456789"), 10); err != nil {
+					return fanout.Answer{}, err
+				}
+				most.Store(max(most.Load(), produced.Add(10)-taken.Load()))
+			}
+			return done, nil
+		}, engine.Config{MaxPending: 1000})
+		run, err := e.Start(t.Context(), request("r", 1), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := fanout.Kind("")
+		err = run.Read(t.Context(), func(events []fanout.Event, _ *fanout.End) error {
+			for _, event := range events {
+				if event.Failure != nil {
+					ended = event.Failure.Kind
+				}
+			}
+			time.Sleep(25 * time.Second) // longer than the stall timeout
+			for _, event := range events {
+				taken.Add(int64(len(event.Text)))
+			}
+			return nil
+		})
+		// What waits for the reader: one batch being written, and one pending.
+		if err != nil || taken.Load() == 0 || most.Load() > 2010 {
+			t.Errorf("%v, %d bytes read, at most %d ahead", err, taken.Load(), most.Load())
+		}
+		if ended != fanout.TimeoutTotal {
+			t.Errorf("ended by %q; a slow reader is no stall", ended)
+		}
+	})
+}
+
+func TestAnAnswerHasALimit(t *testing.T) {
+	e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		for {
+			if err := sink.Text([]byte("0123456789"), 10); err != nil {
+				return fanout.Answer{}, err
+			}
+		}
+	}, engine.Config{MaxAnswer: 95})
+	tr := read(t.Context(), t, e, request("r", 1))
+	if tr.kind(t, "c0") != fanout.ResponseTooLarge || len(tr.text("c0")) != 90 {
+		t.Errorf("%s after %d bytes", tr.kind(t, "c0"), len(tr.text("c0")))
+	}
+}
+
+func TestAReaderThatFailsOrLeavesStopsEveryCall(t *testing.T) {
+	broken := errors.New("broken pipe")
+	for _, how := range []string{"fails", "leaves"} {
+		t.Run(how, func(t *testing.T) {
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			e, log := newEngine(func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+				sink.Connected()
+				return hang(ctx)
+			}, engine.Config{})
+			run, err := e.Start(ctx, request("r", 5), time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = run.Read(ctx, func([]fanout.Event, *fanout.End) error {
+				if how == "fails" {
+					return broken
+				}
+				leave()
+				return nil
+			})
+			if err == nil {
+				t.Error("Read returned no error")
+			}
+			e.Wait() // a call that went on would hang here
+			if e.InFlight() != 0 || !strings.Contains(log.String(), "reader_gone") {
+				t.Errorf("%d in flight, log: %s", e.InFlight(), log)
+			}
+		})
+	}
+}
+
+func TestAnIdIsTakenWhileInFlight(t *testing.T) {
+	release := make(chan struct{})
+	e, _ := newEngine(func(context.Context, fanout.Call, fanout.Sink) (fanout.Answer, error) {
+		<-release
+		return done, nil
+	}, engine.Config{})
+	run, err := e.Start(t.Context(), request("r", 1), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Start(t.Context(), request("r", 1), time.Now()); !errors.Is(err, engine.ErrDuplicate) {
+		t.Errorf("the same id again: %v", err)
+	}
+	close(release)
+	if err := run.Read(t.Context(), func([]fanout.Event, *fanout.End) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	read(t.Context(), t, e, request("r", 1)) // free again
+}
+
+func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
+	e, log := newEngine(func(_ context.Context, call fanout.Call, _ fanout.Sink) (fanout.Answer, error) {
+		switch call.ID {
+		case "c0":
+			panic("secret of a panic")
+		case "c1":
+			return fanout.Answer{}, errors.New("dial tcp 10.0.0.1: secret")
+		}
+		return done, nil
+	}, engine.Config{})
+	tr := read(t.Context(), t, e, request("r", 3))
+	for id, want := range map[string]fanout.Kind{"c0": fanout.Internal, "c1": fanout.Internal, "c2": ""} {
+		if kind := tr.kind(t, id); kind != want {
+			t.Errorf("%s: %q, want %q", id, kind, want)
+		}
+	}
+	if last := tr.last(t, "c1"); strings.Contains(last.Failure.Message(), "secret") || strings.Contains(log.String(), "secret") {
+		t.Errorf("an error told too much: %s\n%s", last.Failure.Message(), log)
+	}
+}
+
+func TestDrainWaitsForWhatIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(func(context.Context, fanout.Call, fanout.Sink) (fanout.Answer, error) {
+			time.Sleep(3 * time.Second)
+			return done, nil
+		}, engine.Config{})
+		go read(t.Context(), t, e, request("r", 1))
+		time.Sleep(time.Second)
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := e.Drain(short); err == nil {
+			t.Error("drained in one second what takes two")
+		}
+		if _, err := e.Start(t.Context(), request("s", 1), time.Now()); !errors.Is(err, engine.ErrDraining) {
+			t.Errorf("a new fan-out while draining: %v", err)
+		}
+		if err := e.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
