@@ -137,6 +137,13 @@ function numbers(call, event) {
   for (const field of NUMBERS) if (event[field] !== undefined) call[field] = event[field];
 }
 
+/** Whether all text of an ending call is here: it is sent before the fact that ends the call. */
+function whole(call, event) {
+  // The last attempt said nothing; what is shown is of an attempt before it.
+  if (event.chars === 0) [call.text, call.points] = ["", 0];
+  return event.chars == null || call.points === event.chars;
+}
+
 function withCall(fold) {
   return (model, event) => {
     const call = callOf(model, event.call);
@@ -201,15 +208,14 @@ const FACTS = {
   }),
 
   "call.finished": withCall((call, event) => {
-    // The whole text is sent before this fact, so a shorter text here means a lost frame.
-    if (call.points < event.chars) return "gap";
+    if (!whole(call, event)) return "gap";
     call.state = event.cached ? "cached" : "done";
     numbers(call, event);
     return "applied";
   }),
 
   "call.failed": withCall((call, event) => {
-    if (call.points < event.chars) return "gap";
+    if (!whole(call, event)) return "gap";
     call.state = event.state;
     call.reason = event.kind;
     call.message = event.message;
