@@ -22,8 +22,6 @@ from launcher.weights import CATALOGUE, DEFAULT_MODEL, verified
 
 SLOTS = 6
 CONTEXT_TOKENS = 4096
-# Nobody's origin: no page in a browser may talk to this server.
-NO_ORIGIN = "null"
 
 
 def serve(name: str, port: int) -> None:
@@ -40,7 +38,8 @@ def serve(name: str, port: int) -> None:
     params.port = port
     params.offline = True
     params.ui = False
-    params.cors_origins = NO_ORIGIN
+    # Its own origin: no page of another may read what it answers.
+    params.cors_origins = f"http://127.0.0.1:{port}"
     params.cors_credentials = False
     params.endpoint_slots = False
     params.n_parallel = SLOTS
@@ -53,14 +52,13 @@ def serve(name: str, port: int) -> None:
     params.cpuparams.n_threads = max(1, cores // 2)
     params.cpuparams_batch.n_threads = cores
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     server = xllamacpp.Server(params)
     print(f"{CATALOGUE[name].title} on {server.listening_address}", flush=True)
-    stop.wait()
-    # The library's own shutdown waits for every answer in flight; nobody is there to read them.
-    os._exit(0)
+    # The library installs handlers of its own while it starts. Its shutdown waits for every answer
+    # in flight, and nobody is left to read them: these two signals simply end the process.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    threading.Event().wait()
 
 
 def main() -> int:

@@ -71,6 +71,11 @@ class Layout:
     def api_key(self) -> Path:
         return self.state / "api_key"
 
+    @property
+    def sign_in(self) -> Path:
+        """The first sign-in, until it was shown."""
+        return self.state / "sign_in.json"
+
 
 def layout_from(environ: Mapping[str, str]) -> Layout:
     """The layout of this checkout; ``REX_STATE_DIR`` moves the state, and the directory is made."""

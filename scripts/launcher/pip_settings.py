@@ -48,7 +48,7 @@ def _unquoted(quoted: str) -> str:
 
 def uv_environment(config_list: str, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables to add for uv. What the user told uv already stays as it is."""
-    added: dict[str, str] = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+    added: dict[str, str] = {"UV_PYTHON_DOWNLOADS": "never"}
     for name, value in effective(config_list).items():
         uv_name = _UV_NAMES.get(name)
         if uv_name is None or uv_name in environ:

