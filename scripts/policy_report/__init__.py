@@ -1,0 +1,1 @@
+"""Comparing synthesis policies on recorded answers: legs, measures, the written report."""

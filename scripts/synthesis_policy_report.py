@@ -1,0 +1,114 @@
+"""Replay recorded answers through every synthesis policy and write what each would have done.
+
+    python scripts/synthesis_policy_report.py [--legs FILE] [--data FILE] [--repeats 2] [--out DIR]
+
+Two sets of runs: legs recorded from the embedded model (scripts/record_legs.py), and stored
+answers of real models paced like providers. A set whose file is absent is skipped, and said so.
+Writes summary.json (the figures) and report.md (the same to read) to results/policy/.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from policy_report.compare import CONTROL, row, verdicts  # noqa: E402 - needs the path above
+from policy_report.legs import CaseSet, paced_like_providers, recorded  # noqa: E402
+from policy_report.measure import Outcome, measure  # noqa: E402
+from policy_report.render import report  # noqa: E402
+
+from orchestration.domain.policies import FOILS, PRESETS, Policy  # noqa: E402
+from orchestration.domain.prompts import TEMPLATE_VERSION  # noqa: E402
+
+POLICIES: dict[str, Policy] = {CONTROL: PRESETS[CONTROL], **PRESETS, **FOILS}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--legs", type=Path, default=ROOT / "results" / "legs" / "local.jsonl")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data" / "recorded_answers.jsonl"
+    )
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "policy")
+    options = parser.parse_args()
+    sets: list[CaseSet] = []
+    skipped: list[str] = []
+    for path, load in (
+        (options.data, lambda p: paced_like_providers(p, repeats=options.repeats, seed=options.seed)),
+        (options.legs, recorded),
+    ):
+        if path.exists():
+            sets.append(load(path))
+        else:
+            skipped.append(path.name)
+            print(f"SKIPPED: {path} is absent, so nothing is said about it.", file=sys.stderr)
+    if not sets:
+        print("Nothing to replay.", file=sys.stderr)
+        return 1
+    summary = {
+        "command": shlex.join(["python", "scripts/synthesis_policy_report.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "prompt_template": TEMPLATE_VERSION,
+        "seed": options.seed,
+        "skipped": skipped,
+        "policies": {name: asdict(policy) for name, policy in POLICIES.items()},
+        "sets": {cases.name: _figures(cases) for cases in sets},
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(summary, indent=1, ensure_ascii=False)
+    (options.out / "summary.json").write_text(text + "\n", encoding="utf-8")
+    (options.out / "report.md").write_text(report(summary), encoding="utf-8")
+    print(report(summary))
+    return 0
+
+
+def _figures(cases: CaseSet) -> dict[str, Any]:
+    control = _outcomes(cases, CONTROL)
+    figures = {
+        name: row(control if name == CONTROL else _outcomes(cases, name), control)
+        for name in POLICIES
+    }
+    uncached = replace(cases, pace=replace(cases.pace, cache=False))
+    late_cache = replace(cases, pace=replace(cases.pace, least_cached_tokens=1024))
+    return {
+        "title": cases.title,
+        "runs": len(control),
+        "without_answers": len(cases.cases) - len(control),
+        "assumptions": list(cases.assumptions),
+        "policies": figures,
+        "targets": verdicts(figures["balanced"]),
+        "balanced_without_prompt_cache": row(
+            _outcomes(uncached, "balanced"), _outcomes(uncached, CONTROL)
+        ),
+        "balanced_with_cache_from_1024_tokens": row(
+            _outcomes(late_cache, "balanced"), _outcomes(late_cache, CONTROL)
+        ),
+    }
+
+
+def _outcomes(cases: CaseSet, policy: str) -> list[Outcome]:
+    found = [measure(c, POLICIES[policy], cases.pace, cases.patch_failure) for c in cases.cases]
+    # Runs without any answer are without one under every policy, so the lists stay parallel.
+    return [outcome for outcome in found if outcome is not None]
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
