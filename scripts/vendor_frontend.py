@@ -3,7 +3,7 @@
     python scripts/vendor_frontend.py            copy, refusing a file that is not the locked one
     python scripts/vendor_frontend.py --update   write the list of digests anew (after npm update)
 
-static/vendor is not committed; requirements/vendored.sha256 is, and names every file with its digest.
+static/vendor is not committed; requirements/vendored.sha256 is: every file with its digest.
 """
 
 import hashlib
@@ -28,10 +28,8 @@ class WrongFile(Exception):
 
 def vendor(modules: Path, target: Path) -> None:
     """Copies FILES from ``modules`` below ``target``; raises WrongFile and then copies nothing."""
-    expected = dict(
-        (name, digest)
-        for digest, name in (line.split("  ", 1) for line in DIGESTS.read_text().splitlines())
-    )
+    lines = (line.split("  ", 1) for line in DIGESTS.read_text().splitlines())
+    expected = {name: digest for digest, name in lines}
     for source in FILES:
         if _digest(modules / source) != expected.get(source):
             raise WrongFile(f"{source} is not the file named in {DIGESTS.name}.")

@@ -31,9 +31,11 @@ def bench(layout: Layout, name: str, arguments: Sequence[str]) -> int:
         return 0
     if name not in known:
         raise Failed(
-            f"There is no benchmark {name!r}.", advice=f"There are: {', '.join(known)}.", exit_code=2
+            f"There is no benchmark {name!r}.",
+            advice=f"There are: {', '.join(known)}.",
+            exit_code=2,
         )
     prepare.for_managing(layout)
     env = dict(os.environ) | {"PYTHONPATH": str(layout.root)}
-    command = [layout.python, known[name], *arguments]
+    command: list[str | Path] = [layout.python, known[name], *arguments]
     return subprocess.run(command, cwd=layout.root, env=env, check=False).returncode

@@ -64,7 +64,14 @@ def _packaged(layout: Layout) -> Path:
 
 def _checked(path: Path) -> Path:
     """``path`` if it shows a page; a browser without its libraries is found out here, in words."""
-    probe = [path, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "data:text/html,ok"]
+    probe: list[str | Path] = [
+        path,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--dump-dom",
+        "data:text/html,ok",
+    ]
     try:
         done = subprocess.run(
             probe, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False

@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="")
 
-    def command(name: str, help: str, run: Run, takes_rest: bool = False) -> argparse.ArgumentParser:
+    def command(
+        name: str, help: str, run: Run, takes_rest: bool = False
+    ) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name, help=help, description=help, add_help=name != "manage", allow_abbrev=False
         )
@@ -86,11 +88,16 @@ def _parser() -> argparse.ArgumentParser:
     locking = command("lock", "write the locks of requirements/ anew", _lock)
     locking.add_argument("--upgrade", action="store_true", help="take the newest versions")
     command("manage", "run manage.py with the arguments that follow", _manage, True)
-    command("help", "show this help", lambda *_: parser.print_help() or 0)
+    command("help", "show this help", lambda *_: _help(parser))
     return parser
 
 
 Run = Callable[[Layout, argparse.Namespace, list[str]], int]
+
+
+def _help(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
 
 
 def _up(layout: Layout, options: argparse.Namespace, _rest: list[str]) -> int:
@@ -106,7 +113,9 @@ def _ask(layout: Layout, options: argparse.Namespace, _rest: list[str]) -> int:
     ask_options.validate(options)
     if run_record.running(layout) is None:
         prepare.for_running(layout, DEFAULT_MODEL)
-    os.execv(layout.python, [str(layout.python), "-B", str(Path(__file__).parent), *sys.argv[1:]])
+    return os.execv(
+        layout.python, [str(layout.python), "-B", str(Path(__file__).parent), *sys.argv[1:]]
+    )
 
 
 def _test(layout: Layout, options: argparse.Namespace, rest: list[str]) -> int:
@@ -129,4 +138,4 @@ def _manage(layout: Layout, _options: argparse.Namespace, rest: list[str]) -> in
     model = running.model if running else DEFAULT_MODEL
     env = environment(layout, os.environ, ports, "127.0.0.1", model)
     os.chdir(layout.root)
-    os.execve(layout.python, [str(layout.python), "manage.py", *rest], env)
+    return os.execve(layout.python, [str(layout.python), "manage.py", *rest], env)

@@ -8,28 +8,33 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     (r"no space left on device|disk quota exceeded", "The disk is full. Free some space."),
     (
         r"certificate verify failed|invalid peer certificate|unknownissuer|self.signed certificate",
-        "A certificate was not trusted. Behind a company proxy, name its certificate in SSL_CERT_FILE "
-        "(and NODE_EXTRA_CA_CERTS for npm).",
+        "A certificate was not trusted. Behind a company proxy, name its certificate in "
+        "SSL_CERT_FILE (and NODE_EXTRA_CA_CERTS for npm).",
     ),
     (
         r"name resolution|name or service not known|dns error|failed to lookup address|enotfound|"
-        r"eai_again|no such host|network is unreachable|enetunreach|connection refused|econnrefused|"
+        r"eai_again|no such host|network is unreachable|enetunreach|connection refused|"
+        r"econnrefused|"
         r"failed to establish a new connection|tcp connect error|error sending request|"
         r"connection timed out|etimedout|i/o timeout|connection reset",
-        "A package index could not be reached. Check the network, and the proxy settings if you have any.",
+        "A package index could not be reached. Check the network, and the proxy settings if there "
+        "are any.",
     ),
     (
         r"no matching distribution|no wheels? with a matching|"
         r"wheel for the current platform|not a supported wheel on this platform|"
         r"ebadplatform|unsupported platform",
-        "A package has no build for this machine. Rex is built for Linux on x86-64 and arm64 and for macOS.",
+        "A package has no build for this machine. Rex runs on Linux (x86-64, arm64) and macOS.",
     ),
     (
         r"do not match the hashes|hash mismatch|eintegrity|checksum mismatch",
-        "A downloaded file is not the one that was locked. Do not use it; try again later, and if it "
+        "A downloaded file is not the one that was locked, and is not used. Try again later; if it "
         "persists, report it.",
     ),
-    (r"permission denied|eacces|read-only file system", "A directory is not writable for this user."),
+    (
+        r"permission denied|eacces|read-only file system",
+        "A directory is not writable for this user.",
+    ),
 )
 _PASSWORD_IN_URL = re.compile(r"(https?://)[^/\s@]+@")
 _TAIL_LINES = 15
@@ -53,7 +58,7 @@ class Failed(Exception):
 
 
 def without_passwords(text: str) -> str:
-    """``text`` with the user part of every address removed: indexes are often given with a token."""
+    """``text`` with the user part of every address removed: it often is a token."""
     return _PASSWORD_IN_URL.sub(r"\1", text)
 
 

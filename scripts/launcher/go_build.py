@@ -58,7 +58,11 @@ def new_enough(version: str) -> bool:
 def _version(command: Path, env: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(
-            [command, "env", "GOVERSION"], env=dict(env), capture_output=True, text=True, check=False
+            [command, "env", "GOVERSION"],
+            env=dict(env),
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError:
         return ""
@@ -73,7 +77,7 @@ def _go_environ(layout: Layout) -> dict[str, str]:
 
 
 def build(layout: Layout, *names: str) -> None:
-    """Leaves the named programs of ``go/fanout-service/cmd`` in ``bin``, built from these sources."""
+    """Leaves the named programs of the service's ``cmd`` in ``bin``, built from these sources."""
     tool: Go | None = None
     for name in names:
         stamp = layout.stamps / f"go-{name}"
@@ -92,5 +96,7 @@ def _build(layout: Layout, tool: Go, name: str) -> None:
     fresh = layout.bin / f"{name}.new"
     command: list[str | Path] = [tool.command, "build", "-trimpath", "-buildvcs=false", "-o", fresh]
     env = dict(tool.env) | {"CGO_ENABLED": "0"}
-    run_tool(layout, f"Building {name}", [*command, f"./cmd/{name}"], env=env, cwd=layout.go_service)
+    run_tool(
+        layout, f"Building {name}", [*command, f"./cmd/{name}"], env=env, cwd=layout.go_service
+    )
     fresh.replace(layout.bin / name)

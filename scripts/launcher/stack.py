@@ -111,7 +111,8 @@ def services(
     scripts = layout.root / "scripts"
     python = str(layout.python)
     model_server = (python, str(scripts / "local_model_server.py"), "--model", model)
-    web = (python, "-m", "uvicorn", "rexsite.asgi:application", "--host", address.host)
+    web: tuple[str, ...] = (python, "-m", "uvicorn", "rexsite.asgi:application")
+    web += ("--host", address.host)
     web += ("--port", str(address.port), "--no-access-log", "--timeout-graceful-shutdown", "5")
     return (
         Service(

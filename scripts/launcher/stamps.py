@@ -1,4 +1,4 @@
-"""Set-up that can be interrupted anywhere: stamps, whole-directory swaps, and one set-up at a time."""
+"""Set-up that can be interrupted anywhere: stamps, whole-directory swaps, one at a time."""
 
 import fcntl
 import hashlib
@@ -65,14 +65,16 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def one_at_a_time(layout: Layout) -> Iterator[None]:
-    """Waits for another set-up of this checkout. The kernel drops the lock of a process that dies."""
+    """Waits for another set-up of this checkout. The kernel drops the lock of a dead process."""
     lock_file = layout.root / ".boot.lock"
     with lock_file.open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            say(f"  Another set-up is running here (process {lock.read().strip()}); waiting for it.")
+            say(
+                f"  Another set-up is running here (process {lock.read().strip()}); waiting for it."
+            )
             fcntl.flock(lock, fcntl.LOCK_EX)
         lock.seek(0)
         lock.truncate()

@@ -59,7 +59,8 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
     results.append(_python_suite(layout, env, without, arguments))
     say()
     for result in results:
-        say(f"{'passed' if result.exit_code == 0 else 'FAILED'}  {result.name}: {result.closing_line}")
+        verdict = "passed" if result.exit_code == 0 else "FAILED"
+        say(f"{verdict}  {result.name}: {result.closing_line}")
     if left_out := ", ".join(sorted(without)):
         say(f"left out: {left_out}")
     return int(any(result.exit_code for result in results))
@@ -88,7 +89,9 @@ def _go_suite(layout: Layout, env: Mapping[str, str]) -> Result:
         command.append("-race")
     else:
         say("NO C COMPILER: the Go tests run without the race detector.")
-    go_env = dict(env) | {name: tool.env[name] for name in ("GOTOOLCHAIN", "GOROOT") if name in tool.env}
+    go_env = dict(env) | {
+        name: tool.env[name] for name in ("GOTOOLCHAIN", "GOROOT") if name in tool.env
+    }
     go_env["CGO_ENABLED"] = "1" if "-race" in command else "0"
     packages: list[str] = []
 
@@ -122,7 +125,7 @@ def _python_suite(
 def _run(
     command: Sequence[str], env: Mapping[str, str], cwd: Path, note: Callable[[str], None]
 ) -> int:
-    """The exit code of a runner whose output is passed on as it comes, each line shown to ``note``."""
+    """The exit code of a runner; its output is passed on as it comes, and each line to ``note``."""
     say(f"\n$ {' '.join([Path(command[0]).name, *command[1:]])}")
     with subprocess.Popen(
         command,

@@ -57,7 +57,7 @@ def greeting(running: Running) -> str:
         lines += ["             (forgotten? ./rex manage changepassword " + sign_in.username + ")"]
     if sign_in.api_key:
         lines += [f"  API key    {sign_in.api_key}"]
-    lines += ["  ask        ./rex ask \"Why is the sky blue?\"", "  stop       Ctrl-C", ""]
+    lines += ['  ask        ./rex ask "Why is the sky blue?"', "  stop       Ctrl-C", ""]
     if sign_in.password:
         lines.insert(-1, "  Password and key are shown this once only.")
     return "\n".join(lines)

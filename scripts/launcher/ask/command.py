@@ -37,7 +37,9 @@ async def _ask(layout: Layout, url: str, options: argparse.Namespace, question: 
     try:
         key = layout.api_key.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        raise Failed(f"There is no API key in {layout.api_key}.", advice="Start ./rex up.") from None
+        raise Failed(
+            f"There is no API key in {layout.api_key}.", advice="Start ./rex up."
+        ) from None
     async with Client(url, key) as client:
         accepted = await client.start(body_of(options, question))
         page = url + accepted["url"]
@@ -110,20 +112,19 @@ class _Following:
 
     async def _follow(self) -> None:
         patience = Patience()
-        while not self._view.ended:
-            error: Exception | None = None
-            before = self._view
+        while True:
+            before, error = self._view, None
             try:
-                await self._read()
+                if await self._read():
+                    return
             except (httpx.TransportError, MissingText) as lost:
                 error = lost
-            if self._view.ended:
-                return
             if self._view is not before:
                 patience.progress()
             await patience.wait(error)
 
-    async def _read(self) -> None:
+    async def _read(self) -> bool:
+        """Whether the run has ended; False when the stream was cut before."""
         async for event in self._client.events(self._accepted["events_url"], self._view):
             fresh = is_new(self._view, event)
             self._view = apply(self._view, event)
@@ -133,4 +134,5 @@ class _Following:
                 print(json.dumps(event, ensure_ascii=False), flush=True)
             self._screen.update(self._view, event)
             if self._view.ended:
-                return
+                return True
+        return False

@@ -15,8 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pipeline", metavar="NAME", help="how to answer (balanced)")
     parser.add_argument("--models", metavar="A,B", help="models to ask, comma-separated")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="print the whole run as one JSON object")
-    output.add_argument("--ndjson", action="store_true", help="print the run's events as they happen")
+    output.add_argument(
+        "--json", action="store_true", help="print the whole run as one JSON object"
+    )
+    output.add_argument(
+        "--ndjson", action="store_true", help="print the run's events as they happen"
+    )
     parser.add_argument("--display", choices=DISPLAYS, help="progress on stderr (by the terminal)")
     parser.add_argument("--quiet", action="store_true", help="no progress: --display none")
 
