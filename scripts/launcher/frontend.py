@@ -31,7 +31,7 @@ def node(layout: Layout) -> Node:
     system, npm = shutil.which("node"), shutil.which("npm")
     if system and npm and _major(Path(system)) >= _MINIMUM_NODE:
         return Node(Path(system), (npm,), env)
-    target, digest = layout.toolchain / "node", digest_of([layout.requirements / "node.lock"])
+    target, digest = layout.tools / "node", digest_of([layout.requirements / "node.lock"])
     if not stamped(target / "stamp", digest):
         with step("Installing Node", "no Node 20 found here; 61 MB"), replacing(target) as fresh:
             install_wheels(layout, "Installing Node", "node.lock", fresh)
@@ -58,7 +58,7 @@ def prepare(layout: Layout, *, tests: bool) -> None:
         with step("Copying front-end modules"):
             script = layout.root / "scripts" / "vendor_frontend.py"
             run_tool(layout, "Copying front-end modules", [sys.executable, script])
-            write_stamp(_vendor_stamp(layout), _vendor_digest(layout))
+            write_stamp(layout.vendored / ".stamp", _vendor_digest(layout))
 
 
 def _install(layout: Layout, digest: str, tests: bool) -> None:
@@ -75,15 +75,11 @@ def _install(layout: Layout, digest: str, tests: bool) -> None:
         write_stamp(stamp, digest)
 
 
-def _vendor_stamp(layout: Layout) -> Path:
-    return layout.stamps / "vendor"
-
-
 def _vendor_digest(layout: Layout) -> str:
     script = layout.root / "scripts" / "vendor_frontend.py"
     return digest_of([script, layout.requirements / "vendored.sha256"])
 
 
 def _vendored(layout: Layout) -> bool:
-    present = (layout.root / "static" / "vendor" / "marked" / "marked.esm.js").exists()
-    return present and stamped(_vendor_stamp(layout), _vendor_digest(layout))
+    present = (layout.vendored / "marked" / "marked.esm.js").exists()
+    return present and stamped(layout.vendored / ".stamp", _vendor_digest(layout))

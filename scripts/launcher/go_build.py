@@ -34,7 +34,7 @@ def go(layout: Layout) -> Go:
         version = candidate and _version(Path(candidate), env)
         if candidate and version and new_enough(version):
             return Go(Path(candidate), env, version)
-    target, lock = layout.toolchain / "go", layout.requirements / "go.lock"
+    target, lock = layout.tools / "go", layout.requirements / "go.lock"
     digest = digest_of([lock])
     if not stamped(target / "stamp", digest):
         with step("Installing Go", "no Go 1.26 found here; 75 MB"), replacing(target) as fresh:

@@ -16,7 +16,8 @@ class Layout:
     state: Path
 
     @property
-    def boot(self) -> Path:
+    def tools(self) -> Path:
+        """uv, and Go, Node and Chromium where the machine has none."""
         return self.root / ".boot"
 
     @property
@@ -40,12 +41,12 @@ class Layout:
         return self.root / "node_modules"
 
     @property
-    def bin(self) -> Path:
-        return self.state / "bin"
+    def vendored(self) -> Path:
+        return self.root / "static" / "vendor"
 
     @property
-    def toolchain(self) -> Path:
-        return self.state / "toolchain"
+    def bin(self) -> Path:
+        return self.state / "bin"
 
     @property
     def weights(self) -> Path:

@@ -29,12 +29,12 @@ _WHY = {
 def uv(layout: Layout) -> Path:
     """The path of a ready uv; installs the locked one the first time. Needs no root and no venv."""
     lock = layout.requirements / "boot.lock"
-    digest = digest_of([lock])
-    if not stamped(layout.boot / "stamp", digest):
-        with step("Installing uv", "the package installer, 25 MB"), replacing(layout.boot) as fresh:
+    target, digest = layout.tools / "uv", digest_of([lock])
+    if not stamped(target / "stamp", digest):
+        with step("Installing uv", "the package installer, 25 MB"), replacing(target) as fresh:
             _pip_install(layout, lock, fresh)
             write_stamp(fresh / "stamp", digest)
-    return layout.boot / "bin" / "uv"
+    return target / "bin" / "uv"
 
 
 def _pip_install(layout: Layout, lock: Path, target: Path) -> None:

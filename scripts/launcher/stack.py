@@ -51,6 +51,12 @@ class Running:
     sign_in: SignIn
 
 
+def refuse_in_vain(layout: Layout, address: Address) -> None:
+    """Raises Failed for what would stop a start anyway, so that nobody waits for a set-up first."""
+    with run_record.only_one(layout):
+        _settled(address)
+
+
 @contextmanager
 def running_stack(layout: Layout, address: Address, model: str) -> Iterator[Running]:
     """A set-up and healthy stack, ended when the block is left. Raises Failed in words."""

@@ -66,8 +66,8 @@ def replacing(target: Path) -> Iterator[Path]:
 @contextmanager
 def one_at_a_time(layout: Layout) -> Iterator[None]:
     """Waits for another set-up of this checkout. The kernel drops the lock of a dead process."""
-    lock_file = layout.root / ".boot.lock"
-    with lock_file.open("a+", encoding="utf-8") as lock:
+    layout.tools.mkdir(exist_ok=True)
+    with (layout.tools / "lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -167,14 +167,14 @@ class Stopped(BaseException):
 def raise_on_signals() -> None:
     """From here on each stop signal raises Stopped in the main thread.
 
-    A signal the caller had ignored stays ignored: that is what ``nohup`` asks for.
+    A hang-up the caller had ignored stays ignored: that is what ``nohup`` asks for.
     """
 
     def stop(number: int, _frame: object) -> None:
         raise Stopped(number)
 
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
 
 

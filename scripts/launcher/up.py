@@ -4,7 +4,7 @@ import argparse
 
 from launcher import prepare
 from launcher.layout import Layout
-from launcher.stack import Address, Running, running_stack
+from launcher.stack import Address, Running, refuse_in_vain, running_stack
 from launcher.steps import say
 from launcher.supervise import Stopped, raise_on_signals
 from launcher.weights import CATALOGUE, DEFAULT_MODEL
@@ -32,6 +32,7 @@ def up(layout: Layout, options: argparse.Namespace) -> int:
     """Runs until a signal (exit code 0 for Ctrl-C and TERM) or until a service ends (Failed)."""
     raise_on_signals()
     address = Address(options.host, options.port)
+    refuse_in_vain(layout, address)
     say("Rex: setting up. The first time takes a few minutes; later starts take seconds.")
     try:
         prepare.for_running(layout, options.model)
