@@ -13,38 +13,49 @@ from orchestration.models import Run, RunEvent
 
 TimedFact = tuple[float, domain.Fact]
 
-# Within one millisecond: what opens a stream comes before its text, what ends it after.
-_OPENS = {EventType.RUN_STARTED, EventType.CALL_STARTED, EventType.SYNTHESIS_STARTED}
-_BEFORE_TEXT, _TEXT, _AFTER_TEXT = 0, 1, 2
+# A command's consequence is in the log; the moment that brought it about was a fact or a tick.
+_CONSEQUENCES = frozenset(
+    {
+        EventType.CALL_CANCEL_REQUESTED,
+        EventType.SYNTHESIS_STARTED,
+        EventType.SYNTHESIS_CANCEL_REQUESTED,
+        EventType.SYNTHESIS_FINAL,
+        EventType.RUN_FINISHED,
+    }
+)
 
 
 def facts_of(run: Run) -> list[TimedFact]:
-    """(seconds on the run's clock, fact) in the order they were seen; queries: 3."""
+    """(seconds on the run's clock, fact) in the very order the driver folded them; queries: 3.
+
+    Facts that are rows have their seq; pieces of text say in their pacing behind which seq, and as
+    which piece of the run, they came.
+    """
     texts = {f"v{each.version}": each.text for each in run.syntheses.all()}
-    timed: list[tuple[int, int, int, domain.Fact]] = []
+    placed: list[tuple[tuple[int, int, int], int, domain.Fact]] = []
     for row in run.events.all():
         fact = fact_of(row, run, texts)
-        if fact is not None:
-            place = _BEFORE_TEXT if row.type in _OPENS else _AFTER_TEXT
-            timed.append((row.at_ms, place, row.seq, fact))
+        if fact is None:
+            continue
+        if row.type in _CONSEQUENCES:
+            placed.append(((row.seq, -1, 0), row.at_ms, domain.Tick()))
+        placed.append(((row.seq, -1, 1), row.at_ms, fact))
     for call in run.calls.all():
-        for at_ms, offset, text in _pieces(call.pacing, call.text):
-            timed.append((at_ms, _TEXT, 0, domain.CallChunk(call.label, text, offset)))
+        for place, at_ms, offset, text in _pieces(call.pacing, call.text):
+            placed.append((place, at_ms, domain.CallChunk(call.label, text, offset)))
     for each in run.syntheses.all():
-        for at_ms, offset, text in _pieces(each.pacing, each.text):
-            timed.append((at_ms, _TEXT, 0, domain.SynthesisDelta(each.version, text, offset)))
-    timed.sort(key=lambda entry: entry[:3])
-    return [(at_ms / 1000, fact) for at_ms, _, _, fact in timed]
+        for place, at_ms, offset, text in _pieces(each.pacing, each.text):
+            placed.append((place, at_ms, domain.SynthesisDelta(each.version, text, offset)))
+    placed.sort(key=lambda entry: entry[0])
+    return [(at_ms / 1000, fact) for _, at_ms, fact in placed]
 
 
-def _pieces(pacing: list[Any], text: str) -> Iterator[tuple[int, int, str]]:
-    """(at_ms, offset, text) of a text by its recorded pacing; what has none comes last, at once."""
-    start, at_ms = 0, 0
-    for at_ms, end in pacing:
-        yield at_ms, start, text[start:end]
+def _pieces(pacing: list[Any], text: str) -> Iterator[tuple[tuple[int, int, int], int, int, str]]:
+    """(place, at_ms, offset, text) of a text, by its recorded pacing."""
+    start = 0
+    for at_ms, end, behind_seq, ordinal in pacing:
+        yield (behind_seq, ordinal, 0), at_ms, start, text[start:end]
         start = end
-    if start < len(text):
-        yield at_ms, start, text[start:]
 
 
 def fact_of(row: RunEvent, run: Run, texts: dict[str, str]) -> domain.Fact | None:

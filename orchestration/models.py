@@ -94,7 +94,7 @@ class Run(models.Model):
 
 
 class Call(models.Model):
-    """One model's answer within a run. ``pacing`` is [[at_ms, end offset in code points], …]."""
+    """One model's answer within a run. ``pacing`` is that of ``driving.flow.Flow``."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="calls")
     label = models.CharField(max_length=1)

@@ -46,5 +46,5 @@ def _load(run_id: str, stream: str) -> Recording:
 def _from_start(part: Call | Synthesis) -> tuple[tuple[int, int], ...]:
     """Pacing since the call began; the rows have it on the run's clock."""
     began = part.started_ms or 0
-    return tuple((max(0, at_ms - began), end) for at_ms, end in part.pacing)
+    return tuple((max(0, at_ms - began), end) for at_ms, end, *_ in part.pacing)
 

@@ -125,7 +125,7 @@ def _readable(snapshot: dict[str, Any]) -> dict[str, Any]:
 def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The stop button where scripts are off; the live page posts to the API instead."""
     actor = _writer(request)
-    cancel_run(run=_run(actor, run_id), by=actor.name)
+    cancel_run(run=_run(actor, run_id))
     return redirect("run-detail", run_id=run_id)
 
 

@@ -5,32 +5,26 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from orchestration.actions.record_event import Batch, NewEvent, record_event
-from orchestration.domain.run import CALL_ENDED, RUN_ENDED, EventType
+from orchestration.domain.run import CALL_ENDED, RUN_ENDED
 from orchestration.models import Call, Run
 from orchestration.queue import announce_command
 
 
 @transaction.atomic
-def cancel_run(*, run: Run, by: str) -> bool:
+def cancel_run(*, run: Run) -> bool:
     """Ask that ``run`` stop, whoever drives it. False when it had ended or was asked already.
 
     ``run`` must come from ``queries.run_of``: its workspace is already the caller's.
     """
-    now = timezone.now()
     asked = (
         Run.objects.in_workspace(run.workspace)
         .filter(pk=run.pk, stop_requested_at__isnull=True)
         .exclude(status__in=RUN_ENDED)
-        .update(stop_requested_at=now)
+        .update(stop_requested_at=timezone.now())
     )
-    if asked != 1:
-        return False
-    at_ms = max(0, round((now - run.created_at).total_seconds() * 1000))
-    event = NewEvent(EventType.RUN_STOP_REQUESTED, at_ms, {"by": by})
-    record_event(run_id=run.pk, fence=None, batch=Batch(events=[event]), now=now)
-    announce_command(run.pk)
-    return True
+    if asked == 1:
+        announce_command(run.pk)
+    return asked == 1
 
 
 @transaction.atomic

@@ -41,6 +41,7 @@ log = structlog.get_logger("rex.driver")
 
 CHECKPOINT_EVERY_S = 1.0
 CONTROL_EVERY_S = 1.0
+MAX_DRIVES = 5
 CALLS = "calls"
 
 
@@ -94,10 +95,12 @@ class RunDriver:
             synthesizer=run.synthesizer,
             price_of=price_of,
             tails=tails,
+            head=run.last_seq,
         )
         self._inbox: asyncio.Queue[Item] = asyncio.Queue()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._due: list[domain.Command] = []
+        self._head = run.last_seq
         self._checkpoint_at = clock()
 
     def _now_ms(self) -> int:
@@ -106,9 +109,14 @@ class RunDriver:
     async def drive(self) -> None:
         try:
             self._resume()
+            if self.run.fence > MAX_DRIVES:
+                # A run that ends its driver each time must not do so for ever.
+                self.journal.accept(domain.FinishRun("failed", "internal"), self._now_ms())
             self._decide()
             await self._turn()
-            self._start_calls()
+            if self.journal.state.finished is None:
+                self._start_calls()
+                await self._turn()
             self._spawn("control", self._watch_control())
             while self.journal.state.finished is None:
                 await self._wait()
@@ -147,7 +155,7 @@ class RunDriver:
                 self.journal.fail_synthesis(int(source[1:]), kind, now)
             case Control(stop, calls):
                 if stop:
-                    self.journal.fold(domain.StopRequested(), now)
+                    self.journal.stop(now)
                 self._cancel_calls(calls)
         self._decide()
 
@@ -163,7 +171,8 @@ class RunDriver:
             if not commands:
                 return
             for command in commands:
-                self.journal.accept(command, self._now_ms())
+                # At the time it was decided: a replay of the log must find it due then.
+                self.journal.accept(command, round(state.now_s * 1000))
                 self._due.append(command)
 
     async def _turn(self) -> None:
@@ -176,8 +185,8 @@ class RunDriver:
             self.journal.finished_at(now)
         batch = self.journal.take()
         if batch:
-            head = await self._record(batch, now)
-            tails.set_head(self.run.id, head)
+            self._head = await self._record(batch, now)
+            tails.set_head(self.run.id, self._head)
         # Text has no row, so nobody else rings for it.
         doorbells.ring(readers_of(self.run.id))
         due, self._due = self._due, []
@@ -190,7 +199,12 @@ class RunDriver:
         while True:
             try:
                 return await in_database(
-                    record_event, run_id=self.run.id, fence=self.run.fence, batch=batch, now=now
+                    record_event,
+                    run_id=self.run.id,
+                    fence=self.run.fence,
+                    behind=self._head,
+                    batch=batch,
+                    now=now,
                 )
             except DatabaseError:
                 log.exception("record_failed", retry_in_s=delay_s)
@@ -215,7 +229,7 @@ class RunDriver:
         for label in set(open_calls) & self.run.started:
             self.journal.fail_call(label, "worker_lost", self._now_ms())
         labels = [label for label in open_calls if label not in self.run.started]
-        if labels and self.journal.state.finished is None:
+        if labels:
             try:
                 request = calls_request(self.run, labels, time_left_ms=self._time_left_ms())
             except RoutingError:

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 
 from orchestration.domain.run import EventType
 from orchestration.models import Call, Run, RunEvent, Synthesis
@@ -44,24 +43,24 @@ class Batch:
 
 
 @transaction.atomic
-def record_event(*, run_id: UUID, fence: int | None, batch: Batch, now: datetime) -> int:
-    """Append ``batch`` to the run's log and return the new head.
+def record_event(*, run_id: UUID, fence: int, behind: int, batch: Batch, now: datetime) -> int:
+    """Append ``batch`` to the run's log behind its fact ``behind``; returns the new head.
 
     Updating the run's row first takes its lock, so sequence numbers are given out in commit order:
-    a reader that has seen 7 can never be surprised by a late 6. ``fence`` is the driver's, or None
-    for a command that may come from anyone; a driver whose fence is old gets LeaseLost.
+    a reader that has seen 7 can never be surprised by a late 6. Raises LeaseLost when ``fence`` is
+    no longer the run's. A batch that is there already (its commit went through, but the reply was
+    lost) is not written again.
     """
-    rows = Run.objects.everywhere().filter(pk=run_id)
-    if fence is not None:
-        rows = rows.filter(fence=fence)
-    if rows.update(last_seq=F("last_seq") + len(batch.events), **batch.run) != 1:
+    head = behind + len(batch.events)
+    rows = Run.objects.everywhere().filter(pk=run_id, fence=fence)
+    if rows.filter(last_seq=behind).update(last_seq=head, **batch.run) != 1:
+        if batch.events and rows.filter(last_seq=head).exists():
+            return head
         raise LeaseLost(str(run_id))
-    head = Run.objects.everywhere().values_list("last_seq", flat=True).get(pk=run_id)
-    first = head - len(batch.events) + 1
     RunEvent.objects.bulk_create(
         RunEvent(
             run_id=run_id,
-            seq=first + index,
+            seq=behind + 1 + index,
             at=now,
             at_ms=event.at_ms,
             type=event.type,

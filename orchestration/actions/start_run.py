@@ -109,7 +109,9 @@ def _write(run: Run, models: tuple[str, ...]) -> None:
             "deadline_s": run.deadline_s,
         },
     )
-    record_event(run_id=run.pk, fence=None, batch=Batch(events=[started]), now=run.created_at)
+    record_event(
+        run_id=run.pk, fence=0, behind=0, batch=Batch(events=[started]), now=run.created_at
+    )
     announce_run()
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Flow:
-    """``pacing`` is [[at_ms on the run's clock, end offset in code points], …].
+    """``pacing`` is [[at_ms on the run's clock, end offset in code points, seq, ordinal], …]: the
+    piece came behind the fact ``seq``, as the run's piece number ``ordinal``.
 
     ``begin_ms`` and ``first_ms`` are on the fan-out's own clock, which knows nothing of delays on
     our side; the two clocks are never mixed.
@@ -18,12 +19,12 @@ class Flow:
     first_ms: int | None = None
     stored: int = 0
 
-    def add(self, text: str, at_ms: int) -> int:
+    def add(self, text: str, at_ms: int, behind_seq: int, ordinal: int) -> int:
         """Append ``text`` and return the offset it begins at."""
         offset = self.length
         self.parts.append(text)
         self.length += len(text)
-        self.pacing.append([at_ms, self.length])
+        self.pacing.append([at_ms, self.length, behind_seq, ordinal])
         return offset
 
     def text(self) -> str:

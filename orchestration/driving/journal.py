@@ -39,6 +39,7 @@ class Journal:
         synthesizer: str,
         price_of: Callable[[str], Price | None],
         tails: LiveTails,
+        head: int,
     ) -> None:
         self.run_id = run_id
         self.policy = policy
@@ -47,6 +48,9 @@ class Journal:
         self.state = domain.State()
         self._price_of = price_of
         self._tails = tails
+        # The driver is the only writer of its run's log, so it knows the seq of each fact.
+        self._seq = head
+        self._pieces = 0
         self._batch = Batch()
         self._flows: dict[str, Flow] = {}
         self._ended: set[str] = set()
@@ -58,6 +62,13 @@ class Journal:
 
     # --- facts from outside -------------------------------------------------------------------
 
+    def stop(self, at_ms: int) -> None:
+        """Someone asked for the run to end; asking again changes nothing."""
+        if self.state.stop_requested:
+            return
+        self.fold(domain.StopRequested(), at_ms)
+        self._event(EventType.RUN_STOP_REQUESTED, at_ms)
+
     def fold(self, fact: domain.Fact, at_ms: int) -> None:
         """Apply a fact that needs no row of its own: a tick, or one already in the log."""
         self.state = domain.apply(self.state, fact, at_ms / 1000)
@@ -66,7 +77,8 @@ class Journal:
         """Text of a run that another driver began; its facts are folded already."""
         flow = self._flow(stream)
         flow.parts, flow.length, flow.stored = [text], len(text), len(text)
-        flow.pacing = [list(pair) for pair in pacing]
+        flow.pacing = [list(piece) for piece in pacing]
+        self._pieces = max([self._pieces, *(piece[3] for piece in pacing)])
         version = None if stream in self.models else self.state.version(int(stream[1:]))
         if text and (version is None or version.kind != "patch"):
             self._tails.append(self.run_id, stream, text)
@@ -116,7 +128,7 @@ class Journal:
             self._event(
                 EventType.CALL_FIRST_TOKEN, at_ms, call=label, first_token_ms=first_token_ms
             )
-        offset = flow.add(event.text, at_ms)
+        offset = self._add(flow, event.text, at_ms)
         self._tails.append(self.run_id, label, event.text)
         self.fold(domain.CallChunk(label, event.text, offset), at_ms)
         self._show_overlap(at_ms)
@@ -203,7 +215,7 @@ class Journal:
         flow = self._flow(stream)
         if flow.first_ms is None:
             flow.first_ms = event.at_ms
-        offset = flow.add(event.text, at_ms)
+        offset = self._add(flow, event.text, at_ms)
         self.fold(domain.SynthesisDelta(version, event.text, offset), at_ms)
         running = self.state.version(version)
         if running is not None and running.kind != "patch":
@@ -421,7 +433,12 @@ class Journal:
     def finished_at(self, now: datetime) -> None:
         self._batch.run["ended_at"] = now
 
+    def _add(self, flow: Flow, text: str, at_ms: int) -> int:
+        self._pieces += 1
+        return flow.add(text, at_ms, self._seq, self._pieces)
+
     def _event(self, type_: EventType, at_ms: int, /, **body: Any) -> None:
+        self._seq += 1
         self._batch.events.append(NewEvent(type_, at_ms, body))
 
     def _call(self, label: str, **fields: Any) -> None:

@@ -29,6 +29,7 @@ class DrivenRun:
     synthesizer: str
     deadline_s: int
     created_at: datetime
+    last_seq: int
     request_id: str
     models: dict[str, str]
     history: list[TimedFact]
@@ -67,6 +68,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         synthesizer=run.synthesizer,
         deadline_s=run.deadline_s,
         created_at=run.created_at,
+        last_seq=run.last_seq,
         request_id=run.request_id,
         models={call.label: call.model for call in calls},
         history=facts_of(run),
