@@ -252,6 +252,8 @@ def synthesis_sentence(snapshot: Snapshot) -> str:
             return f"Final, amended after a late answer, built on {built}."
         case "single" if alone:
             return "One model was asked. This is its answer, word for word."
+        case "single" if sum(call["state"] in ANSWERED for call in calls) > 1:
+            return "Degraded: nothing could be written. This is one answer, word for word."
         case "single":
             return "Degraded: only one model answered. This is its answer, word for word."
         case "failed":

@@ -276,11 +276,11 @@ function play(seed) {
 function snapshotSynthesis(server) {
   const synthesis = structuredClone(server.truth.synthesis);
   const writing = synthesis.versions.find((row) => row.state === "running");
-  if (writing) {
+  if (writing && writing.kind !== "patch") {
     const { rev, text } = server.streams.get(`v${writing.version}`);
     synthesis.live = {
       version: writing.version, kind: writing.kind, rev,
-      text: writing.kind === "patch" ? "" : text.join(""),
+      text: text.join(""),
     };
   }
   return synthesis;

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 RUN_ID = "0b6f0c1e-41f2-4c53-9a44-2f6f1f1f41f2"
-QUESTION = "Our team of six runs one Django monolith. Should we split it into microservices this year?"
+QUESTION = (
+    "Our team of six runs one Django monolith. Should we split it into microservices this year?"
+)
 
 ANSWERS = {
     "A": """Probably not this year. A team of six spends more on running several services than it \

@@ -131,8 +131,9 @@ function onFrame(frameIn) {
 function ended(code) {
   if (code === "run_done") {
     bar.connection("ended");
-    // The connection ends with the run; anything still missing is in the record.
-    if (!ENDED_RUN.has(model.status)) resync().catch(() => alarm("Reload to see how it ended."));
+    // The connection ends with the run; what is still missing, as the reason in words, is on record.
+    const open = !ENDED_RUN.has(model.status) || (model.reason && !model.message);
+    if (open) resync().catch(() => alarm("Reload to see how it ended."));
   } else if (code === "auth") bar.connection("auth");
   else if (code === "not_found") bar.connection("not_found");
 }

@@ -61,7 +61,8 @@ export const versionOf = (model, version) =>
 
 /** The synthesized text as it stands, or null: what Copy copies and the API calls `answer`. */
 export function answerText(model) {
-  const synthesis = model.synthesis;
+  const { synthesis } = model;
+  if (synthesis.single) return model.answer;
   if (synthesis.blocks.length) return synthesis.blocks.map((block) => block.md).join("\n\n");
   if (model.answer != null) return model.answer;
   if (synthesis.live?.kind === "draft" && synthesis.live.text) return synthesis.live.text;
@@ -230,7 +231,9 @@ const FACTS = {
   "synthesis.started"(model, event) {
     const { synthesis } = model;
     synthesis.model = event.model ?? synthesis.model;
-    synthesis.live = { version: event.version, kind: event.kind, rev: 0, text: "", points: 0 };
+    // What a patch writes is edits, not text for readers; its blocks come with its end.
+    synthesis.live = event.kind === "patch" ? null
+      : { version: event.version, kind: event.kind, rev: 0, text: "", points: 0 };
     synthesis.versions.push({
       version: event.version, kind: event.kind, trigger: event.trigger, sources: event.sources,
       late: event.late ?? false, state: "running", reason: null, started_ms: event.at_ms,
@@ -266,8 +269,7 @@ const FACTS = {
     synthesis.single = event.mode === "single";
     synthesis.live = null;
     model.degraded = event.degraded;
-    model.answer = synthesis.single ? callOf(model, event.sources[0])?.text ?? null
-      : answerText(model);
+    model.answer = synthesis.single ? callOf(model, event.label)?.text ?? null : answerText(model);
     settle(model);
   },
 

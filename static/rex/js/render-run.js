@@ -33,6 +33,8 @@ export class RunBar {
     text(part(this.root, "cost"), money(sum.cost_micro_usd));
     show(part(this.root, "stop-form"), !ended);
     if (model.stop_requested && !ended) this.#stopping();
+    text(part(this.root, "message"), model.message);
+    show(part(this.root, "message"), ended && Boolean(model.message));
     this.tick(model);
     document.title = ended ? `${runWord(model.status)} · Rex`
       : `(${answered}/${model.calls.length}) ${runWord(model.status)} · Rex`;

@@ -4,8 +4,9 @@
 // is shown as it is written.
 
 import { chip, copy, el, flash, part, show, state, text } from "./dom.js";
+import { count } from "./format.js";
 import { Incremental, render } from "./markdown.js";
-import { answerText, callOf, ENDED_RUN } from "./model.js";
+import { answerText, ENDED_RUN } from "./model.js";
 import { synthesisSentence, versionWords } from "./words.js";
 
 const HIGHLIGHT_MS = 2_000;
@@ -32,8 +33,7 @@ export class Synthesis {
 
   /** The blocks are on the page already: take them over as they are. */
   adopt(model) {
-    const { blocks, state: name } = model.synthesis;
-    this.shownBlocks = !blocks.length && name === "single" ? model.answer : blocks;
+    this.shownBlocks = model.synthesis.single ? model.answer : model.synthesis.blocks;
     this.model = model;
   }
 
@@ -81,7 +81,7 @@ export class Synthesis {
 
   #document(model) {
     const blocks = model.synthesis.blocks;
-    const verbatim = !blocks.length && model.synthesis.state === "single" && model.answer;
+    const verbatim = model.synthesis.single && model.answer;
     const wanted = verbatim ? model.answer : blocks;
     const pending = wanted !== this.shownBlocks && wanted.length > 0;
     if (pending) this.#swap(false);
@@ -99,7 +99,7 @@ export class Synthesis {
     const { synthesis, answer } = this.model;
     const old = new Map([...this.doc.children].map((node) => [node.dataset.block, node]));
     const first = this.shownBlocks === null || !this.shownBlocks.length;
-    if (!synthesis.blocks.length) {
+    if (synthesis.single) {
       const box = el("div", { class: "block", "data-block": "answer" }, el("div", { class: "md" }));
       box.firstChild.append(render(answer));
       this.doc.replaceChildren(box);
@@ -152,12 +152,13 @@ export class Synthesis {
   }
 
   #progress(synthesis) {
-    const live = synthesis.live;
-    const hidden = !live || (live.kind !== "patch" && !synthesis.blocks.length);
-    show(part(this.root, "progress"), !hidden);
-    if (hidden) return;
-    const what = live.kind === "patch" ? "Changing what is new" : "Writing a whole new version";
-    text(part(this.root, "progress-words"), `${what}: ${live.points.toLocaleString("en-US")} characters so far. What you read stays until it is ready.`);
+    const writing = synthesis.versions.find((row) => row.state === "running");
+    const visible = Boolean(writing) && synthesis.blocks.length > 0;
+    show(part(this.root, "progress"), visible);
+    if (!visible) return;
+    const what = writing.kind === "patch" ? "Changing what is new."
+      : `Writing a new version, ${count(synthesis.live?.points ?? 0)} characters so far.`;
+    text(part(this.root, "progress-words"), `${what} What you read stays until it is ready.`);
   }
 
   #versions(synthesis) {
@@ -182,7 +183,7 @@ export class Synthesis {
       if (version.blocks?.length && !body.childNodes.length) {
         body.append(render(version.blocks.map((block) => block.md).join("\n\n")));
       } else if (!version.blocks?.length && !body.childNodes.length && version.state === "failed") {
-        body.append(el("p", {}, version.message ?? "This version failed; the one before it stays."));
+        body.append(el("p", {}, "What was written could not be used; the version before it stays."));
       }
     }
   }

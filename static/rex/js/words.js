@@ -77,7 +77,8 @@ export function synthesisSentence(model) {
     case "amended":
       return `Final, amended after a late answer, built on ${built}.`;
     case "single":
-      return calls.length === 1 ? "One model was asked. This is its answer, word for word."
+      if (calls.length === 1) return "One model was asked. This is its answer, word for word.";
+      return answered > 1 ? "Degraded: nothing could be written. This is one answer, word for word."
         : "Degraded: only one model answered. This is its answer, word for word.";
     case "failed":
       return "No answer could be written.";
