@@ -246,7 +246,8 @@ async def test_two_drivers_of_one_run_write_it_once(alice: Person) -> None:
 
 async def test_after_a_crash_calls_that_were_on_their_way_are_told_as_lost(alice: Person) -> None:
     run = await in_database(make_run, alice)
-    client = ScriptedClient(answers(C=Script([(0.01, "Begun")], Hang())), speed=1)
+    begun = Script([(0.01, "Begun")], Hang())
+    client = ScriptedClient(answers(B=begun, C=begun), speed=1)
     crashed = asyncio.create_task(drive(run, client))
     await _until(
         run,
