@@ -130,7 +130,9 @@ class RunDriver:
         """Fold what comes in next, and everything else that is already there; or a tick."""
         wake_s = domain.next_wake_s(self.run.policy, self.journal.state)
         now_s = self._now_ms() / 1000
-        timeout = CHECKPOINT_EVERY_S if wake_s is None else min(wake_s - now_s, CHECKPOINT_EVERY_S)
+        timeout = self._checkpoint_at + CHECKPOINT_EVERY_S - self._clock()
+        if wake_s is not None:
+            timeout = min(timeout, wake_s - now_s)
         try:
             item = await asyncio.wait_for(self._inbox.get(), max(0.001, timeout))
         except TimeoutError:
