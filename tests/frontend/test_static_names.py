@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ JS = Path(__file__).resolve().parents[2] / "static" / "rex" / "js"
 STORAGE = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
 
 
-@pytest.fixture()
-def collected(settings: Any, tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture
+def collected(settings: Any, tmp_path: Path) -> Path:
     """The site's static files, collected under hashed names."""
     settings.STATIC_ROOT = str(tmp_path)
     settings.STORAGES = settings.STORAGES | {"staticfiles": {"BACKEND": STORAGE}}
     call_command("collectstatic", interactive=False, verbosity=0)
-    yield tmp_path
+    return tmp_path
 
 
 def head(template: str) -> str:
