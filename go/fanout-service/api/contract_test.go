@@ -42,7 +42,7 @@ func golden(t *testing.T, pattern string, check func(t *testing.T, raw []byte)) 
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			raw, err := os.ReadFile(file) //nolint:gosec // our own files
+			raw, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}

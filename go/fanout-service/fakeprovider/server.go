@@ -102,7 +102,7 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
 		Object  string `json:"object"`
 		OwnedBy string `json:"owned_by"`
 	}
-	list := []model{}
+	list := make([]model, 0, len(scripts))
 	for name := range scripts {
 		list = append(list, model{name, "model", "fakeprovider"})
 	}

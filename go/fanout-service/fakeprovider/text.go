@@ -17,8 +17,8 @@ var objects = []string{
 }
 
 func (s *session) random() *rand.Rand {
-	seed := uint64(s.number("seed", 1)) //nolint:gosec // number is never negative
-	return rand.New(rand.NewPCG(seed, seed))
+	seed := uint64(s.number("seed", 1))      //nolint:gosec // number is never negative
+	return rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a script repeats itself
 }
 
 // words is the script's answer in pieces of one word: n words, or what chunks= or words= asks.

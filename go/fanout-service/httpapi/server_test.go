@@ -223,10 +223,11 @@ func (s *service) run(body string) map[string]outcome {
 	return result
 }
 
-func counted(in, out int64) *fanout.Usage { return &fanout.Usage{InputTokens: in, OutputTokens: out} }
+// counted and estimated are usages of the prompt "hi there": two words, and two times four characters.
+func counted(out int64) *fanout.Usage { return &fanout.Usage{InputTokens: 2, OutputTokens: out} }
 
-func estimated(in, out int64) *fanout.Usage {
-	return &fanout.Usage{InputTokens: in, OutputTokens: out, Estimated: true}
+func estimated(out int64) *fanout.Usage {
+	return &fanout.Usage{InputTokens: 2, OutputTokens: out, Estimated: true}
 }
 
 const (
@@ -241,20 +242,20 @@ func TestEveryScriptOfTheUpstreamHasItsOutcome(t *testing.T) {
 		model, text, ending string // ending: a finish reason or a kind
 		usage               *fanout.Usage
 	}{
-		{"ok", twelve, "stop", counted(2, 12)},
-		{"echo", "hi there", "stop", counted(2, 2)},
+		{"ok", twelve, "stop", counted(12)},
+		{"echo", "hi there", "stop", counted(2)},
 		{"ok?cached=1&reasoning=3&chunks=2", two, "stop", &fanout.Usage{InputTokens: 2, OutputTokens: 2, CachedTokens: 1, ReasoningTokens: 3}},
-		{"length", twelve, "length", counted(2, 12)},
-		{"tool-calls", three, "tool_calls", counted(2, 3)},
-		{"unknown-finish", three, "stop", counted(2, 3)},
-		{"content-filter", three, "content_filter", estimated(2, 5)},
+		{"length", twelve, "length", counted(12)},
+		{"tool-calls", three, "tool_calls", counted(3)},
+		{"unknown-finish", three, "stop", counted(3)},
+		{"content-filter", three, "content_filter", estimated(5)},
 		{"slow-first-token", "", "timeout.first_token", nil},
-		{"reasoning?thoughts=60", twelve, "stop", counted(2, 12)}, // thinking is no stall
+		{"reasoning?thoughts=60", twelve, "stop", counted(12)}, // thinking is no stall
 		{"no-headers", "", "timeout.first_token", nil},
-		{"stall?delay_ms=0", three, "timeout.stall", estimated(2, 5)},
-		{"cut", three, "incomplete", estimated(2, 5)},
-		{"cut-abrupt", three, "incomplete", estimated(2, 5)},
-		{"reset", three, "incomplete", estimated(2, 5)},
+		{"stall?delay_ms=0", three, "timeout.stall", estimated(5)},
+		{"cut", three, "incomplete", estimated(5)},
+		{"cut-abrupt", three, "incomplete", estimated(5)},
+		{"reset", three, "incomplete", estimated(5)},
 		{"reset-before", "", "connection", nil},
 		{"http-401", "", "auth", nil},
 		{"http-500", "", "server_error", nil},
@@ -264,43 +265,43 @@ func TestEveryScriptOfTheUpstreamHasItsOutcome(t *testing.T) {
 		{"rate-limited", "", "rate_limited", nil},
 		{"quota-exhausted", "", "auth", nil},
 		{"context-too-long", "", "context_too_long", nil},
-		{"error-event", two, "server_error", estimated(2, 3)},
-		{"error-event?code=rate_limit_exceeded", two, "rate_limited", estimated(2, 3)},
-		{"error-event-text", two, "server_error", estimated(2, 3)},
-		{"not-json", two, "bad_upstream_response", estimated(2, 3)},
-		{"not-an-object", two, "bad_upstream_response", estimated(2, 3)},
+		{"error-event", two, "server_error", estimated(3)},
+		{"error-event?code=rate_limit_exceeded", two, "rate_limited", estimated(3)},
+		{"error-event-text", two, "server_error", estimated(3)},
+		{"not-json", two, "bad_upstream_response", estimated(3)},
+		{"not-an-object", two, "bad_upstream_response", estimated(3)},
 		{"html-200", "", "bad_upstream_response", nil},
 		{"json-in-stream", "", "bad_upstream_response", nil},
 		{"gzip", "", "bad_upstream_response", nil},
-		{"no-done", twelve, "stop", estimated(2, 18)},
-		{"no-done-open", twelve, "stop", estimated(2, 18)},
-		{"done-without-finish", twelve, "incomplete", estimated(2, 18)},
+		{"no-done", twelve, "stop", estimated(18)},
+		{"no-done-open", twelve, "stop", estimated(18)},
+		{"done-without-finish", twelve, "incomplete", estimated(18)},
 		{"empty", "", "bad_upstream_response", nil},
 		{"empty-body", "", "incomplete", nil},
 		{"null-content", "", "bad_upstream_response", nil},
-		{"no-choices", three, "stop", counted(2, 3)},
-		{"usage-missing", twelve, "stop", estimated(2, 18)},
-		{"usage-late", twelve, "stop", counted(2, 12)},
-		{"usage-with-finish", twelve, "stop", counted(2, 12)},
-		{"usage-nonsense", twelve, "stop", estimated(2, 18)},
-		{"second-finish", three, "stop", estimated(2, 5)},
-		{"late-chunks", three, "stop", counted(2, 3)},
-		{"crlf", twelve, "stop", counted(2, 12)},
-		{"cr", twelve, "stop", counted(2, 12)},
-		{"bom", twelve, "stop", counted(2, 12)},
-		{"no-space", three, "stop", counted(2, 3)},
-		{"named-events", three, "stop", counted(2, 3)},
-		{"multi-line-data", three, "stop", counted(2, 3)},
-		{"drip", three, "stop", counted(2, 3)},
-		{"split-utf8", "naïve — 日本語 🌍 done", "stop", counted(2, 1)},
-		{"odd-unicode", "nul:\ufffd high:\ufffd low:\ufffd pair:🌍 end\ufffd", "stop", counted(2, 5)},
-		{"invalid-utf8", "bad:\ufffd\ufffd \ufffd(", "stop", counted(2, 1)},
-		{"big-line", strings.Repeat("0123456789abcdef", 1<<16), "stop", counted(2, 1)},
+		{"no-choices", three, "stop", counted(3)},
+		{"usage-missing", twelve, "stop", estimated(18)},
+		{"usage-late", twelve, "stop", counted(12)},
+		{"usage-with-finish", twelve, "stop", counted(12)},
+		{"usage-nonsense", twelve, "stop", estimated(18)},
+		{"second-finish", three, "stop", estimated(5)},
+		{"late-chunks", three, "stop", counted(3)},
+		{"crlf", twelve, "stop", counted(12)},
+		{"cr", twelve, "stop", counted(12)},
+		{"bom", twelve, "stop", counted(12)},
+		{"no-space", three, "stop", counted(3)},
+		{"named-events", three, "stop", counted(3)},
+		{"multi-line-data", three, "stop", counted(3)},
+		{"drip", three, "stop", counted(3)},
+		{"split-utf8", "naïve — 日本語 🌍 done", "stop", counted(1)},
+		{"odd-unicode", "nul:\ufffd high:\ufffd low:\ufffd pair:🌍 end\ufffd", "stop", counted(5)},
+		{"invalid-utf8", "bad:\ufffd\ufffd \ufffd(", "stop", counted(1)},
+		{"big-line", strings.Repeat("0123456789abcdef", 1<<16), "stop", counted(1)},
 		{"huge-line", "", "response_too_large", nil},
 		{"no-such-script", "", "invalid_request", nil},
 	}
 	s := newService(t)
-	var calls []callSpec
+	calls := make([]callSpec, 0, len(cases))
 	for i, c := range cases {
 		spec := call(fmt.Sprintf("c%d", i), c.model)
 		if strings.HasPrefix(c.ending, "timeout.") { // the others must not depend on the machine's pace
@@ -397,7 +398,7 @@ var phases = map[string]string{
 
 func TestTheDeadlineEndsACallInEveryPhase(t *testing.T) {
 	s := newService(t)
-	var calls []callSpec
+	calls := make([]callSpec, 0, len(phases))
 	for _, model := range phases {
 		calls = append(calls, call(fmt.Sprintf("c%d", len(calls)), model))
 	}
@@ -509,7 +510,7 @@ func TestGoldenRequestsAreTakenOrRefused(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			raw, err := os.ReadFile(file) //nolint:gosec // our own files
+			raw, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -663,7 +664,7 @@ func TestHealthAndProviders(t *testing.T) {
 		}
 		return response, strings.TrimSpace(string(raw))
 	}
-	if response, raw := get("/healthz"); response.StatusCode != 200 || raw != `{"in_flight":0,"status":"ok","version":"test"}` {
+	if response, raw := get("/healthz"); response.StatusCode != http.StatusOK || raw != `{"in_flight":0,"status":"ok","version":"test"}` {
 		t.Errorf("%d %s", response.StatusCode, raw)
 	}
 	if _, raw := get("/providers"); raw != `{"providers":[{"name":"local","title":"Local","configured":true}]}` {
@@ -672,7 +673,7 @@ func TestHealthAndProviders(t *testing.T) {
 	if err := s.engine.Drain(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if response, raw := get("/healthz"); response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || !strings.Contains(raw, "draining") {
+	if response, raw := get("/healthz"); response.StatusCode != http.StatusServiceUnavailable || response.Header.Get("Retry-After") == "" || !strings.Contains(raw, "draining") {
 		t.Errorf("%d %s", response.StatusCode, raw)
 	}
 	response := s.post(t.Context(), body(t, "r", 1000, call("A", "ok")))

@@ -106,7 +106,8 @@ func reason(ctx context.Context, err error, connected bool) error {
 
 // read takes the response to its end; abandon ends the exchange when a finished answer dawdles.
 func (p *Provider) read(ctx context.Context, response *http.Response, sink fanout.Sink, abandon context.CancelFunc) (fanout.Answer, error) {
-	answer, err := fanout.Answer{}, error(nil)
+	var answer fanout.Answer
+	var err error
 	if failure := refusal(response); failure != nil {
 		err = failure
 	} else {

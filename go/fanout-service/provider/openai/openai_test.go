@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -163,7 +164,7 @@ func TestTheSinkEndsAnAttempt(t *testing.T) {
 	full := fanout.Fail(fanout.ResponseTooLarge, "")
 	sink := &providertest.Sink{T: t, OnRun: func(string) error { return full }}
 	_, err := newProvider(t, provider.Quirks{})(upstream.URL, "").Stream(t.Context(), providertest.Call(), sink)
-	if err != error(full) || !strings.HasPrefix(recorded[0].Text, sink.Texts.String()) {
+	if !errors.Is(err, full) || !strings.HasPrefix(recorded[0].Text, sink.Texts.String()) {
 		t.Errorf("%v after %q", err, sink.Texts.String())
 	}
 }

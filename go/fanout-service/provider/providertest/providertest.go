@@ -165,7 +165,8 @@ func (s Subject) recorded(t *testing.T) {
 
 func (s Subject) cuts(t *testing.T) {
 	for _, record := range s.Recorded {
-		complete := strings.Index(record.Stream, record.Complete) + len(record.Complete)
+		before, _, _ := strings.Cut(record.Stream, record.Complete)
+		complete := len(before) + len(record.Complete)
 		cut := 0
 		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stream(record.Stream[:cut], 0)(w, r)
@@ -294,7 +295,7 @@ func (s Subject) refused(t *testing.T) {
 }
 
 func (s Subject) cancels(t *testing.T) {
-	half := s.Recorded[0].Stream[:strings.Index(s.Recorded[0].Stream, s.Recorded[0].Complete)]
+	half, _, _ := strings.Cut(s.Recorded[0].Stream, s.Recorded[0].Complete)
 	for _, phase := range []string{"before the headers", "before the first token", "in the stream", "in an error body"} {
 		t.Run(phase, func(t *testing.T) {
 			arrived, left := make(chan struct{}), make(chan struct{})
