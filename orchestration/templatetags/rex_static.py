@@ -68,5 +68,6 @@ def _plain(path: str) -> str:
 
 
 def _nonce(context: template.Context) -> SafeString:
-    nonce = getattr(context.get("request"), "csp_nonce", "")
+    # str(), because the middleware's nonce is false until it is read for the first time.
+    nonce = str(getattr(context.get("request"), "csp_nonce", ""))
     return format_html(' nonce="{}"', nonce) if nonce else SafeString("")

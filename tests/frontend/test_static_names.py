@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from csp.middleware import CSPMiddleware
 from django.core.management import call_command
+from django.http import HttpResponse
 from django.template import Context, Template
 from django.test import RequestFactory
 
@@ -24,8 +26,9 @@ def collected(settings: Any, tmp_path: Path) -> Path:
 
 
 def head(template: str) -> str:
+    """What the template makes of a request that passed the policy's own middleware."""
     request = RequestFactory().get("/")
-    request.csp_nonce = "n0nce"  # type: ignore[attr-defined]
+    CSPMiddleware(lambda _: HttpResponse()).process_request(request)
     return Template("{% load rex_static %}" + template).render(Context({"request": request}))
 
 
@@ -45,8 +48,8 @@ def test_every_import_of_every_module_is_mapped_to_a_file_that_exists(collected:
 
 
 def test_scripts_carry_the_nonce_of_the_policy(collected: Path) -> None:
-    assert 'type="importmap" nonce="n0nce"' in head("{% importmap %}")
+    assert re.search(r'type="importmap" nonce="[\w+/=-]{16,}"', head("{% importmap %}"))
     assert re.search(
-        r'<script type="module" src="/static/rex/js/start\.\w+\.js" nonce="n0nce">',
+        r'<script type="module" src="/static/rex/js/start\.\w+\.js" nonce="[\w+/=-]{16,}">',
         head('{% module "start.js" %}'),
     )
