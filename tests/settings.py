@@ -7,9 +7,9 @@ import tempfile
 # found a real provider key could spend money.
 _STATE_DIR = tempfile.mkdtemp(prefix="rex-tests-")
 for _name in [name for name in os.environ if name.startswith(("REX_", "DATABASE_URL"))]:
-    if not _name.startswith("REX_TEST_"):
+    if _name != "REX_CHROMIUM":
         del os.environ[_name]
-for _name in [name for name in os.environ if name.endswith(("_API_KEY", "_API_KEY_FILE"))]:
+for _name in [name for name in os.environ if name.endswith(("_API_KEY", "_API_KEY_FILE", "_BASE_URL"))]:
     del os.environ[_name]
 os.environ["REX_SECRET_KEY"] = "only-for-tests"
 os.environ["REX_STATE_DIR"] = _STATE_DIR

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
 
 async def test_a_run_ends_done_with_every_answer_stored_whole(alice: Person) -> None:
-    run = await driven(alice)
+    run = await driven(alice, pipeline="wait-all")
 
     assert run.status == "done"
     assert run.answer
