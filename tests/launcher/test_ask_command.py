@@ -1,0 +1,233 @@
+"""``./rex ask`` against a server on a real socket that cuts, refuses and stops."""
+
+import argparse
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from launcher import run_record
+from launcher.ask import client
+from launcher.ask.command import ask
+from launcher.ask.options import add_arguments
+from launcher.failure import Failed
+from launcher.layout import Layout
+from launcher.run_record import RunRecord
+from tests.launcher.test_ask_view import LOG
+
+_RUN = {
+    "status": "degraded",
+    "reason": "deadline",
+    "message": "The deadline was reached.",
+    "answer": "It is blue.\n\nWhy?",
+    "calls": [{"state": "done"}, {"state": "timeout"}],
+    "totals": {"duration_ms": 1000, "output_tokens": 5, "cost_micro_usd": 3100},
+}
+
+
+class FakeRex(ThreadingHTTPServer):
+    """Speaks the API; a test sets where it cuts the stream, or what it refuses."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.cut_after: list[int] = []
+        self.refusal: tuple[int, dict[str, str]] | None = None
+        self.waits_for_stop = False
+        self.stopped = threading.Event()
+        self.bodies: list[dict[str, Any]] = []
+        self.asked: list[dict[str, list[str]]] = []
+        self.authorised: set[str] = set()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FakeRex
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.authorised.add(self.headers["Authorization"])
+        if self.path.endswith("/stop"):
+            self.server.stopped.set()
+            return self._json(202, {})
+        self.server.bodies.append(json.loads(content))
+        if self.server.refusal:
+            return self._json(*self.server.refusal)
+        links = {"url": "/runs/1/", "api_url": "/api/runs/1", "events_url": "/api/runs/1/events"}
+        return self._json(202, links)
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if not url.path.endswith("/events"):
+            return self._json(200, _RUN)
+        query = parse_qs(url.query)
+        self.server.asked.append(query)
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        since, have = int(query["since"][0]), json.loads(query["have"][0])
+        events = [event for event in LOG if _is_wanted(event, since, have)]
+        if self.server.cut_after:
+            events = events[: self.server.cut_after.pop(0)]
+            self._lines(events)
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return None
+        if self.server.waits_for_stop:
+            self._lines(events[:3])
+            self.server.stopped.wait(20)
+            events = [{**LOG[-1], "status": "cancelled", "reason": "stop.user"}]
+        self._lines(events)
+        self.wfile.write(b"0\r\n\r\n")
+        return None
+
+    def _lines(self, events: list[Any]) -> None:
+        for event in events:
+            line = json.dumps(event).encode() + b"\n\n"
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        self.wfile.flush()
+
+    def _json(self, status: int, body: dict[str, Any]) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        return None
+
+
+def _is_wanted(event: Any, since: int, have: dict[str, list[int]]) -> bool:
+    if event["type"] == "call.chunk":
+        return bool(event["offset"] >= have.get(event["call"], [0, 0])[1])
+    if event["type"] == "synthesis.delta":
+        return bool(event["offset"] >= have.get(f"v{event['version']}", [0, 0])[1])
+    return bool(event["seq"] > since)
+
+
+@pytest.fixture
+def rex(layout: Layout) -> Iterator[FakeRex]:
+    """A Rex that 'runs' in this layout."""
+    server = FakeRex()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    layout.api_key.write_text("sk-rex-test\n")
+    url = f"http://127.0.0.1:{server.server_port}"
+    with run_record.only_one(layout):
+        run_record.write(layout, RunRecord(url, "m", {}, {}))
+        yield server
+    server.shutdown()
+    server.server_close()
+
+
+def _ask(layout: Layout, *arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return ask(layout, parser.parse_args(["Why is the sky blue?", *arguments]))
+
+
+def test_only_the_answer_goes_to_stdout(
+    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = _ask(layout, "--models", "m/a, m/b", "--pipeline", "fast")
+    output = capsys.readouterr()
+    assert output.out == "It is blue.\n\nWhy?\n"
+    assert "A m/a: done" in output.err
+    assert "degraded (deadline)" in output.err
+    assert code == 3
+    assert rex.bodies == [
+        {"prompt": "Why is the sky blue?", "pipeline": "fast", "models": ["m/a", "m/b"]}
+    ]
+    assert rex.authorised == {"Bearer sk-rex-test"}
+
+
+def test_json_is_one_object_and_quiet_is_quiet(
+    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ask(layout, "--json", "--quiet")
+    output = capsys.readouterr()
+    assert json.loads(output.out) == _RUN
+    assert output.err == ""
+
+
+@pytest.mark.parametrize("cuts", [[], [1], [4, 2], [5, 1, 1, 3]])
+def test_the_events_come_once_each_however_often_the_stream_is_cut(
+    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str], cuts: list[int]
+) -> None:
+    rex.cut_after = list(cuts)
+    _ask(layout, "--ndjson", "--quiet")
+    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(shown, key=json.dumps) == sorted(LOG, key=json.dumps)
+    assert len(rex.asked) == len(cuts) + 1
+
+
+def test_a_reconnect_names_what_is_already_there(layout: Layout, rex: FakeRex) -> None:
+    rex.cut_after = [5]
+    _ask(layout, "--quiet")
+    assert rex.asked[1] == {"since": ["4"], "have": ['{"A": [0, 7], "B": [0, 0]}']}
+
+
+def test_a_refused_question_says_why_and_exits_with_2(layout: Layout, rex: FakeRex) -> None:
+    problem = {"detail": "There is no model m/x.", "code": "unknown_model", "request_id": "r1"}
+    rex.refusal = (400, problem)
+    with pytest.raises(Failed, match="There is no model m/x") as failed:
+        _ask(layout)
+    assert failed.value.exit_code == 2
+    assert "unknown_model" in failed.value.advice
+
+
+def test_a_server_that_stays_away_is_given_up(
+    layout: Layout, rex: FakeRex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_GIVE_UP_S", 0.0)
+    rex.cut_after = [0] * 5
+    with pytest.raises(Failed, match="cannot be reached"):
+        _ask(layout, "--quiet")
+
+
+def _interrupt_when(condition: Any) -> None:
+    def wait() -> None:
+        deadline = time.monotonic() + 15
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_a_first_interrupt_stops_the_run_and_prints_what_exists(
+    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rex.waits_for_stop = True
+    _interrupt_when(lambda: rex.asked)
+    _ask(layout)
+    output = capsys.readouterr()
+    assert rex.stopped.is_set()
+    assert "Stopping the run" in output.err
+    assert output.out == "It is blue.\n\nWhy?\n"
+
+
+def test_a_second_interrupt_leaves_at_once(
+    layout: Layout,
+    rex: FakeRex,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rex.waits_for_stop = True
+    # The stop arrives, but the run does not end by it.
+    monkeypatch.setattr(rex.stopped, "wait", lambda _: time.sleep(20))
+    _interrupt_when(lambda: rex.asked)
+    _interrupt_when(rex.stopped.is_set)
+    assert _ask(layout) == 130
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "/runs/1/" in output.err
