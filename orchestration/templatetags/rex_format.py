@@ -201,6 +201,23 @@ def synthesis_word(state: str) -> str:
     return SYNTHESIS_MARKS.get(state, ("queued", ""))[1]
 
 
+@register.filter
+def pace_sentence(snapshot: Snapshot) -> str:
+    """When the synthesis began to be read, against the first complete answer."""
+    first, final = snapshot["totals"]["ttfs_ms"], snapshot["totals"]["ttf_ms"]
+    if first is None:
+        return ""
+    ends = [
+        call["started_ms"] + call["duration_ms"]
+        for call in snapshot["calls"]
+        if call["state"] in ANSWERED
+    ]
+    lead = min(ends) - first if ends else 0
+    ahead = f", {duration(lead)} before the first answer was complete" if lead > 0 else ""
+    end = f" Final after {duration(final)}." if final is not None else ""
+    return f"First text of the synthesis after {duration(first)}{ahead}.{end}"
+
+
 def _sources(synthesis: Mapping[str, Any]) -> list[str]:
     for version in synthesis["versions"]:
         if version["version"] == synthesis["version"]:

@@ -53,7 +53,7 @@ def lanes(snapshot: Mapping[str, Any], now_ms: float) -> tuple[tuple[Lane, ...],
     versions = [v for v in snapshot["synthesis"]["versions"] if v["started_ms"] is not None]
     bars = tuple(
         Bar(
-            version["kind"],
+            "failed" if version["state"] == "failed" else version["kind"],
             version["started_ms"],
             end
             if version["state"] == "running" and not over

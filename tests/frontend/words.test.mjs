@@ -26,7 +26,7 @@ function run({ status, calls, state, shown, writing, degraded = false }) {
 const functions = {
   money: format.money, duration: format.duration, speed: format.speed, count: format.count,
   labels: format.list, run_word: words.runWord, call_words: words.callWords,
-  version_words: words.versionWords,
+  pace_sentence: words.paceSentence, version_words: words.versionWords,
   synthesis_sentence: (given) => words.synthesisSentence(run(given)),
 };
 

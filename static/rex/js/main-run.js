@@ -54,14 +54,22 @@ function draw(frameMs) {
   const dirty = model.dirty;
   model.dirty = new Set();
   const left = new Set();
+  const drawn = [];
   if ((dirty.has("synthesis") || dirty.has("overlap")) && !synthesis.draw(model, frameMs)) left.add("synthesis");
   if (dirty.has("overlap")) drawOverlap(overlap, model);
   for (const call of model.calls) {
     const key = `call:${call.label}`;
     if (!dirty.has(key)) continue;
-    if (performance.now() - started > FRAME_BUDGET_MS) left.add(key);
-    else if (!cards.get(call.label).draw(call, model, frameMs)) left.add(key);
+    if (performance.now() - started > FRAME_BUDGET_MS) {
+      left.add(key);
+      continue;
+    }
+    const card = cards.get(call.label);
+    if (!card.draw(call, model, frameMs)) left.add(key);
+    drawn.push(card);
   }
+  // Following measures the panel: after all writing, so that the page is laid out once a frame.
+  for (const card of drawn) card.follow.update();
   if (dirty.has("run")) {
     bar.draw(model);
     timeline.draw(model);

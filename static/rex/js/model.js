@@ -258,8 +258,11 @@ const FACTS = {
   },
 
   "synthesis.failed"(model, event) {
-    const row = endVersion(model, event, event.state ?? "failed");
-    if (row) row.reason = event.error_kind;
+    const row = endVersion(model, event, "failed");
+    if (row) {
+      row.reason = event.error_kind;
+      row.duration_ms ??= event.at_ms - row.started_ms;
+    }
     settle(model);
   },
 

@@ -37,7 +37,7 @@ export class CallCard {
     this.follow.held = false;
   }
 
-  /** Returns false when some text is left for a later frame. */
+  /** Returns false when some text is left for a later frame. Call `follow.update()` afterwards. */
   draw(call, model, frameMs) {
     const ended = ENDED_CALL.has(call.state);
     const complete = this.#text(call, ended, frameMs);
@@ -73,12 +73,9 @@ export class CallCard {
     if (ended) {
       this.markdown.finish();
       this.finished = true;
-      this.follow.update();
       return true;
     }
-    const complete = this.markdown.draw(frameMs);
-    this.follow.update();
-    return complete;
+    return this.markdown.draw(frameMs);
   }
 
   #numbers(call) {

@@ -7,7 +7,7 @@ import { chip, copy, el, flash, part, show, state, text } from "./dom.js";
 import { count } from "./format.js";
 import { Incremental, render } from "./markdown.js";
 import { answerText, ENDED_RUN } from "./model.js";
-import { synthesisSentence, versionWords } from "./words.js";
+import { paceSentence, synthesisSentence, versionWords } from "./words.js";
 
 const HIGHLIGHT_MS = 2_000;
 const MARK = { agreed: "agreed", disputed: "disputed", unsupported: "no source" };
@@ -164,6 +164,8 @@ export class Synthesis {
   #versions(synthesis) {
     const box = part(this.rail, "versions");
     show(part(this.rail, "versions-box"), synthesis.versions.length > 0);
+    text(part(this.rail, "synthesizer"), synthesis.model);
+    text(part(this.rail, "pace"), paceSentence(this.model));
     text(part(this.rail, "versions-count"), String(synthesis.versions.length));
     for (const version of synthesis.versions) {
       let row = this.versions.get(version.version)

@@ -33,10 +33,9 @@ export function rows(model, nowMs) {
     name: "Synthesis",
     words: versions.map((row) => versionWords(row)).join("; ") || "not begun",
     bars: versions.map((row) => ({
-      kind: row.kind,
+      kind: row.state === "failed" ? "failed" : row.kind,
       from: row.started_ms,
       to: running(row) ? end : row.started_ms + (row.duration_ms ?? 0),
-      name: `v${row.version}`,
     })),
   });
   const last = Math.max(end, 1_000, ...lanes.flatMap((lane) => lane.bars.map((bar) => bar.to)));

@@ -36,6 +36,18 @@ export function versionWords(version) {
   return parts.join(", ");
 }
 
+/** When the synthesis began to be read, against the first complete answer. */
+export function paceSentence(model) {
+  const { ttfs_ms: first, ttf_ms: final } = model.totals;
+  if (first == null) return "";
+  const ends = model.calls.filter((call) => ANSWERED.has(call.state))
+    .map((call) => call.started_ms + call.duration_ms);
+  const lead = ends.length ? Math.min(...ends) - first : 0;
+  const ahead = lead > 0 ? `, ${duration(lead)} before the first answer was complete` : "";
+  const end = final != null ? ` Final after ${duration(final)}.` : "";
+  return `First text of the synthesis after ${duration(first)}${ahead}.${end}`;
+}
+
 const sourcesOf = (model) => {
   const synthesis = model.synthesis;
   const shown = synthesis.versions.find((row) => row.version === synthesis.version);
