@@ -48,6 +48,7 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
         env["PATH"] = _with_path(env, go_build.go(layout).command.parent)
     env["PATH"] = _with_path(env, frontend.node(layout).command.parent)
     results: list[Result] = []
+    left_out = ", ".join(sorted(without))
     if "browser" not in without:
         try:
             env["REX_CHROMIUM"] = str(chromium.find(layout))
@@ -61,7 +62,7 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
     for result in results:
         verdict = "passed" if result.exit_code == 0 else "FAILED"
         say(f"{verdict}  {result.name}: {result.closing_line}")
-    if left_out := ", ".join(sorted(without)):
+    if left_out:
         say(f"left out: {left_out}")
     return int(any(result.exit_code for result in results))
 
