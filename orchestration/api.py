@@ -23,8 +23,14 @@ _FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of"})
 _KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
 
 
+def actor_of(request: Request) -> Actor:
+    """Whoever WorkspaceAuthentication let in."""
+    assert isinstance(request.auth, Actor), "every view here asks for authentication"
+    return request.auth
+
+
 def actor_who_writes(request: Request) -> Actor:
-    actor: Actor = request.auth
+    actor = actor_of(request)
     if not actor.may_write:
         raise ApiError("forbidden")
     return actor
@@ -32,7 +38,7 @@ def actor_who_writes(request: Request) -> Actor:
 
 def run_or_404(request: Request, run_id: UUID) -> Run:
     try:
-        return run_of(request.auth.workspace, run_id)
+        return run_of(actor_of(request).workspace, run_id)
     except RunNotFound:
         raise ApiError("not_found") from None
 
@@ -42,7 +48,7 @@ class StartRun(APIView):
 
     def post(self, request: Request) -> Response:
         actor = actor_who_writes(request)
-        asked = run_request_from(request.data, request.headers.get("Idempotency-Key"))
+        asked = run_request_from(dict(request.data), request.headers.get("Idempotency-Key"))
         run = start_run(
             actor=actor, request=asked, request_id=getattr(request._request, "request_id", "")
         )
@@ -66,7 +72,7 @@ class Runs(APIView):
 
     def get(self, request: Request) -> Response:
         runs, following = list_runs(
-            request.auth.workspace, cursor=request.query_params.get("cursor", "")
+            actor_of(request).workspace, cursor=request.query_params.get("cursor", "")
         )
         return Response({"data": [asdict(run) for run in runs], "next_cursor": following})
 
@@ -121,7 +127,8 @@ def run_request_from(data: dict[str, Any], idempotency_key: str | None) -> RunRe
             raise ApiError("unknown_field", f"Fields that are known: {known}.", _shown(name))
     if idempotency_key is not None and not _KEY.match(idempotency_key):
         raise ApiError(
-            "wrong_type", "Idempotency-Key takes 1 to 200 printable ASCII characters.",
+            "wrong_type",
+            "Idempotency-Key takes 1 to 200 printable ASCII characters.",
             "Idempotency-Key",
         )
     models = data.get("models", [])

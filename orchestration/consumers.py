@@ -94,7 +94,7 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self._bye(1000, "run_done")
 
     def _authorise(self) -> tuple[int, str] | None:
-        """Close code and reason where this socket may not read the run; looks everything up anew."""
+        """Close code and reason where this socket may not read the run; nothing is remembered."""
         actor = self._actor()
         if actor is None:
             return NOT_AUTHENTICATED, "auth"
@@ -112,7 +112,9 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         if not user.is_authenticated:
             return None
         # The session's user as it is now: one made inactive since the page opened is refused.
-        fresh = type(user._wrapped if hasattr(user, "_wrapped") else user).objects.filter(pk=user.pk)
+        fresh = type(user._wrapped if hasattr(user, "_wrapped") else user).objects.filter(
+            pk=user.pk
+        )
         found = fresh.first()
         return actor_from_user(found) if found else None
 

@@ -70,9 +70,7 @@ def read_query(query: Any) -> tuple[int, dict[str, Position], float]:
     try:
         have = read_have(json.loads(query.get("have", "{}")))
     except (ValueError, RecursionError):
-        raise ValueError(
-            'have takes JSON like {"A": [0, 120]}: stream to [rev, offset].'
-        ) from None
+        raise ValueError('have takes JSON like {"A": [0, 120]}: stream to [rev, offset].') from None
     return int(since), have, float(wait)
 
 

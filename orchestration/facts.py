@@ -96,9 +96,7 @@ def fact_of(row: RunEvent, run: Run, texts: dict[str, str]) -> domain.Fact | Non
         case EventType.SYNTHESIS_FAILED:
             return domain.SynthesisFailed(body["version"], body["error_kind"])
         case EventType.SYNTHESIS_FINAL:
-            return domain.Finalised(
-                body["version"], body["mode"], body["label"], body["degraded"]
-            )
+            return domain.Finalised(body["version"], body["mode"], body["label"], body["degraded"])
         case EventType.RUN_STOP_REQUESTED:
             return domain.StopRequested()
         case EventType.RUN_FINISHED:

@@ -6,8 +6,8 @@ from django import forms
 from django.conf import settings
 
 from orchestration.actions.start_run import InvalidRun, RunRequest
-from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
 from orchestration.catalogue import answering_models
+from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
 
 
 class StartForm(forms.Form):

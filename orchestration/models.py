@@ -5,7 +5,6 @@ says so with ``Run.objects.everywhere()``. Everything else hangs off a run.
 """
 
 import uuid
-from typing import Any
 
 from django.db import models
 

@@ -8,7 +8,7 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 # Topics: the queue of runs, what a run's readers wait for, what a run's driver waits for.
@@ -32,10 +32,8 @@ class Bell:
 
     def ring(self) -> None:
         """From any thread; a loop that is already gone has nobody left to wake."""
-        try:
+        with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._event.set)
-        except RuntimeError:
-            pass
 
     async def wait(self, timeout_s: float) -> bool:
         """True when rung since the last wait, False when ``timeout_s`` passed first."""

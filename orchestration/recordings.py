@@ -28,7 +28,7 @@ def _load(run_id: str, stream: str) -> Recording:
     except (ValueError, Run.DoesNotExist, Call.DoesNotExist, Synthesis.DoesNotExist):
         raise UnknownRecording(f"{run_id}/{stream}") from None
     # A version's failure to apply is no failure of its call: the text is played as it came.
-    failed = part.finish_reason is None and part.reason
+    failure = ErrorKind(part.reason) if part.reason and part.finish_reason is None else None
     return Recording(
         text=part.text,
         pacing=_from_start(part),
@@ -38,7 +38,7 @@ def _load(run_id: str, stream: str) -> Recording:
             output_tokens=part.output_tokens,
             cached_tokens=part.cached_tokens,
         ),
-        failure=ErrorKind(part.reason) if failed else None,
+        failure=failure,
         ended_ms=part.duration_ms,
     )
 
@@ -47,4 +47,3 @@ def _from_start(part: Call | Synthesis) -> tuple[tuple[int, int], ...]:
     """Pacing since the call began; the rows have it on the run's clock."""
     began = part.started_ms or 0
     return tuple((max(0, at_ms - began), end) for at_ms, end, *_ in part.pacing)
-

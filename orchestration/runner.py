@@ -5,6 +5,7 @@ import os
 import socket
 import uuid
 from contextlib import suppress
+from functools import partial
 
 import structlog
 from django.conf import settings
@@ -58,22 +59,22 @@ class Runner:
         free = settings.MAX_CONCURRENT_RUNS - len(self._driving)
         if free <= 0:
             return
-        claimed = await in_database(
-            claim_runs, owner=self._owner, limit=free, now=timezone.now()
-        )
+        claimed = await in_database(claim_runs, owner=self._owner, limit=free, now=timezone.now())
         for run_id, fence in claimed:
             task = asyncio.create_task(self._drive(run_id, fence), name=f"run-{run_id}")
             self._driving[run_id] = task
-            task.add_done_callback(lambda _task, run_id=run_id: self._ended(run_id))
+            task.add_done_callback(partial(self._ended, run_id))
 
-    def _ended(self, run_id: uuid.UUID) -> None:
+    def _ended(self, run_id: uuid.UUID, _task: asyncio.Task[None]) -> None:
         self._driving.pop(run_id, None)
         doorbells.ring(QUEUE)
 
     async def _drive(self, run_id: uuid.UUID, fence: int) -> None:
         structlog.contextvars.bind_contextvars(run_id=str(run_id))
         try:
-            await drive_run(run_id=run_id, fence=fence, client=self._client or get_client(load_recording))
+            await drive_run(
+                run_id=run_id, fence=fence, client=self._client or get_client(load_recording)
+            )
         except asyncio.CancelledError:
             with suppress(DatabaseError):
                 await asyncio.shield(in_database(release_lease, run_id=run_id, fence=fence))

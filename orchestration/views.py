@@ -1,22 +1,20 @@
 """The pages: start a run, look at one, list them."""
 
 import uuid
-from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.views.decorators.http import require_POST, require_http_methods, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from orchestration.actions.cancel_run import cancel_run
 from orchestration.actions.start_run import InvalidRun, RunRequest, start_run
+from orchestration.catalogue import answering_models
 from orchestration.domain.errors import ERROR_ROWS
 from orchestration.domain.pipelines import PIPELINES
-from orchestration.catalogue import answering_models
 from orchestration.forms import StartForm
-from orchestration.markdown import render_markdown
 from orchestration.models import Run
 from orchestration.problems import PROBLEMS
 from orchestration.queries import RunNotFound, list_runs, run_of, snapshot_of
@@ -50,7 +48,7 @@ def _run(actor: Actor, run_id: UUID) -> Run:
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def start(request: HttpRequest) -> HttpResponse:
-    """The first page: ask a question. A refused question comes back with its text and the reason."""
+    """The first page. A refused question comes back with its text and the reason."""
     if request.method != "POST":
         form = StartForm(initial={"idempotency_key": uuid.uuid4().hex})
         return _start_page(request, form, _actor(request), 200)
@@ -69,9 +67,7 @@ def start(request: HttpRequest) -> HttpResponse:
     return _start_page(request, form, actor, 400)
 
 
-def _start_page(
-    request: HttpRequest, form: StartForm, actor: Actor, status: int
-) -> HttpResponse:
+def _start_page(request: HttpRequest, form: StartForm, actor: Actor, status: int) -> HttpResponse:
     recent, _ = list_runs(actor.workspace, limit=RECENT)
     context = {
         "form": form,
@@ -86,9 +82,7 @@ def _start_page(
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
     runs, following = list_runs(_actor(request).workspace, cursor=request.GET.get("cursor", ""))
-    return render(
-        request, "orchestration/run_list.html", {"runs": runs, "next_cursor": following}
-    )
+    return render(request, "orchestration/run_list.html", {"runs": runs, "next_cursor": following})
 
 
 @login_required
@@ -97,27 +91,8 @@ def run_detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The live page, and afterwards the permanent one: the same template, whole without scripts."""
     actor = _actor(request)
     snapshot = snapshot_of(_run(actor, run_id))
-    context = {"snapshot": snapshot, "view": _readable(snapshot), "may_write": actor.may_write}
+    context = {"snapshot": snapshot, "may_write": actor.may_write}
     return render(request, "orchestration/run_detail.html", context)
-
-
-def _readable(snapshot: dict[str, Any]) -> dict[str, Any]:
-    """The snapshot with model text rendered to safe HTML, for the page's own markup.
-
-    The script's copy keeps only the source: it renders by itself, and twice would be twice the page.
-    """
-    synthesis = snapshot["synthesis"]
-    return {
-        **snapshot,
-        "answer_html": render_markdown(snapshot["answer"] or ""),
-        "calls": [{**call, "html": render_markdown(call["text"])} for call in snapshot["calls"]],
-        "synthesis": {
-            **synthesis,
-            "blocks": [
-                {**block, "html": render_markdown(block["md"])} for block in synthesis["blocks"]
-            ],
-        },
-    }
 
 
 @login_required
@@ -149,5 +124,7 @@ def replay(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def help_errors(request: HttpRequest) -> HttpResponse:
     """What every error kind and code means; the ``type`` of API errors points here."""
     return render(
-        request, "orchestration/help_errors.html", {"kinds": ERROR_ROWS.values(), "problems": PROBLEMS}
+        request,
+        "orchestration/help_errors.html",
+        {"kinds": ERROR_ROWS.values(), "problems": PROBLEMS},
     )

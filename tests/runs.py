@@ -83,5 +83,3 @@ def log_of(run: Run) -> list[dict[str, Any]]:
 
 def types_of(events: list[dict[str, Any]]) -> list[str]:
     return [event["type"] for event in events]
-
-

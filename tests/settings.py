@@ -1,4 +1,4 @@
-"""The settings the tests run under: the real ones, with a state directory and a key of their own."""
+"""The settings the tests run under: the real ones, with a state directory and key of their own."""
 
 import os
 import tempfile
@@ -9,7 +9,9 @@ _STATE_DIR = tempfile.mkdtemp(prefix="rex-tests-")
 for _name in [name for name in os.environ if name.startswith(("REX_", "DATABASE_URL"))]:
     if _name != "REX_CHROMIUM":
         del os.environ[_name]
-for _name in [name for name in os.environ if name.endswith(("_API_KEY", "_API_KEY_FILE", "_BASE_URL"))]:
+for _name in [
+    name for name in os.environ if name.endswith(("_API_KEY", "_API_KEY_FILE", "_BASE_URL"))
+]:
     del os.environ[_name]
 os.environ["REX_SECRET_KEY"] = "only-for-tests"
 os.environ["REX_STATE_DIR"] = _STATE_DIR

@@ -8,7 +8,7 @@ from workspaces.access import actor_from_user
 
 
 def workspace(request: HttpRequest) -> dict[str, Any]:
-    """Template context: ``workspace`` is the reader's, or None; looked up only where it is shown."""
+    """Template context: ``workspace``, the reader's or None, looked up only where it is shown."""
     user = getattr(request, "user", None)
 
     def name() -> str | None:

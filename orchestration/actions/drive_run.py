@@ -296,7 +296,9 @@ class RunDriver:
                     if self._clock() - renewed_at >= RENEW_EVERY_S:
                         renewed_at = self._clock()
                         await in_database(
-                            renew_lease, run_id=self.run.id, fence=self.run.fence,
+                            renew_lease,
+                            run_id=self.run.id,
+                            fence=self.run.fence,
                             now=timezone.now(),
                         )
                     control = await in_database(control_of, self.run.id)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 from uuid import UUID
 
 from django.conf import settings
@@ -12,7 +11,12 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from orchestration.actions.record_event import Batch, NewEvent, record_event
-from orchestration.domain.pipelines import DEFAULT_PIPELINE, Pipeline, UnknownPipeline, find_pipeline
+from orchestration.domain.pipelines import (
+    DEFAULT_PIPELINE,
+    Pipeline,
+    UnknownPipeline,
+    find_pipeline,
+)
 from orchestration.domain.routing import RECORDED, RoutingError
 from orchestration.domain.run import EventType, label_of
 from orchestration.fanout.select import resolve_model
@@ -59,9 +63,7 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
     pipeline = _checked_pipeline(original.pipeline if original else request.pipeline)
     prompt = original.prompt if original else _checked_prompt(request.prompt)
     models = (
-        _recorded_models(original)
-        if original
-        else _checked_models(actor, request.models, pipeline)
+        _recorded_models(original) if original else _checked_models(actor, request.models, pipeline)
     )
     run = Run(
         workspace=actor.workspace,
@@ -165,9 +167,7 @@ def _checked_prompt(prompt: str) -> str:
 def check_text(field: str, text: str) -> None:
     """Refuse what cannot be stored or sent as UTF-8 everywhere: NUL and lone surrogates."""
     if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise InvalidRun(
-            "invalid_text", field, "The text holds a NUL or half of a surrogate pair."
-        )
+        raise InvalidRun("invalid_text", field, "The text holds a NUL or half of a surrogate pair.")
 
 
 def _checked_pipeline(name: str) -> Pipeline:
@@ -181,9 +181,7 @@ def _checked_pipeline(name: str) -> Pipeline:
         ) from None
 
 
-def _checked_models(
-    actor: Actor, models: tuple[str, ...], pipeline: Pipeline
-) -> tuple[str, ...]:
+def _checked_models(actor: Actor, models: tuple[str, ...], pipeline: Pipeline) -> tuple[str, ...]:
     most = min(settings.MAX_MODELS, pipeline.max_models or settings.MAX_MODELS)
     chosen = models or settings.MODELS[:most]
     if len(chosen) > most:
@@ -211,5 +209,3 @@ def _is_recorded(actor: Actor, name: str) -> bool:
     except ValueError:
         return False
     return calls.filter(label=label, run__ended_at__isnull=False).exists()
-
-

@@ -15,9 +15,7 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-RUN_ENDED = frozenset(
-    {RunStatus.DONE, RunStatus.DEGRADED, RunStatus.FAILED, RunStatus.CANCELLED}
-)
+RUN_ENDED = frozenset({RunStatus.DONE, RunStatus.DEGRADED, RunStatus.FAILED, RunStatus.CANCELLED})
 
 
 class CallState(StrEnum):
@@ -67,9 +65,7 @@ class EventType(StrEnum):
     OVERLAP_UPDATED = "overlap.updated"
 
 
-TRANSIENT = frozenset(
-    {EventType.CALL_CHUNK, EventType.SYNTHESIS_DELTA, EventType.OVERLAP_UPDATED}
-)
+TRANSIENT = frozenset({EventType.CALL_CHUNK, EventType.SYNTHESIS_DELTA, EventType.OVERLAP_UPDATED})
 
 
 def label_of(position: int) -> str:

@@ -28,7 +28,7 @@ OVERLAP_EVERY_MS = 120
 
 
 class Journal:
-    """Folds one run. ``models`` is label → model id; ``price_of`` gives None where none is known."""
+    """Folds one run. ``models`` is label → model id; ``price_of`` gives None for unknown ones."""
 
     def __init__(
         self,
@@ -115,7 +115,10 @@ class Journal:
         self._call(label, state=CallState.WAITING, attempt=event.attempt, started_ms=at_ms)
         self._batch.run.setdefault("status", RunStatus.RUNNING)
         self._event(
-            EventType.CALL_STARTED, at_ms, call=label, model=self.models[label],
+            EventType.CALL_STARTED,
+            at_ms,
+            call=label,
+            model=self.models[label],
             attempt=event.attempt,
         )
 
@@ -150,8 +153,12 @@ class Journal:
             **self._text_fields(label),
         )
         self._event(
-            EventType.CALL_FINISHED, at_ms, call=label, finish_reason=event.finish_reason,
-            chars=self._flow(label).length, **self._speed(numbers),
+            EventType.CALL_FINISHED,
+            at_ms,
+            call=label,
+            finish_reason=event.finish_reason,
+            chars=self._flow(label).length,
+            **self._speed(numbers),
         )
         self._show_overlap(at_ms, force=True)
 
@@ -181,8 +188,14 @@ class Journal:
             **self._text_fields(label),
         )
         self._event(
-            EventType.CALL_FAILED, at_ms, call=label, state=row.state, kind=kind, message=message,
-            retryable=row.retryable, **self._speed(numbers),
+            EventType.CALL_FAILED,
+            at_ms,
+            call=label,
+            state=row.state,
+            kind=kind,
+            message=message,
+            retryable=row.retryable,
+            **self._speed(numbers),
         )
 
     def open_calls(self) -> list[str]:
@@ -303,8 +316,13 @@ class Journal:
             "message": message,
         }
         self._event(
-            EventType.SYNTHESIS_FAILED, at_ms, version=version.version, kind=version.kind,
-            error_kind=kind, message=message, rejected=rejected,
+            EventType.SYNTHESIS_FAILED,
+            at_ms,
+            version=version.version,
+            kind=version.kind,
+            error_kind=kind,
+            message=message,
+            rejected=rejected,
         )
 
     def _mark_visible(self, version: Version, at_ms: int) -> None:
@@ -334,7 +352,9 @@ class Journal:
                 self._event(EventType.CALL_CANCEL_REQUESTED, at_ms, call=label, reason=reason)
             case domain.CancelCall(stream, reason):
                 self._event(
-                    EventType.SYNTHESIS_CANCEL_REQUESTED, at_ms, version=int(stream[1:]),
+                    EventType.SYNTHESIS_CANCEL_REQUESTED,
+                    at_ms,
+                    version=int(stream[1:]),
                     reason=reason,
                 )
             case domain.Finalise():
@@ -377,8 +397,13 @@ class Journal:
         }
         sources = sorted({label for block in self.state.document.blocks for label in block.sources})
         self._event(
-            EventType.SYNTHESIS_FINAL, at_ms, version=command.version, mode=command.mode,
-            label=command.label, degraded=command.degraded, sources=sources,
+            EventType.SYNTHESIS_FINAL,
+            at_ms,
+            version=command.version,
+            mode=command.mode,
+            label=command.label,
+            degraded=command.degraded,
+            sources=sources,
             sha256=_sha256(answer),
         )
 
@@ -406,10 +431,15 @@ class Journal:
             **self._marks,
         }
         self._event(
-            EventType.RUN_FINISHED, at_ms, status=command.status, reason=command.reason,
+            EventType.RUN_FINISHED,
+            at_ms,
+            status=command.status,
+            reason=command.reason,
             answer_sha256=None if answer is None else _sha256(answer),
-            ttfs_ms=self._marks.get("ttfs_ms"), ttms_ms=self._marks.get("ttms_ms"),
-            ttf_ms=self._marks.get("ttf_ms"), **numbers,
+            ttfs_ms=self._marks.get("ttfs_ms"),
+            ttms_ms=self._marks.get("ttms_ms"),
+            ttf_ms=self._marks.get("ttf_ms"),
+            **numbers,
         )
 
     # --- rows ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from orchestration.domain.policies import Policy, from_mapping
 from orchestration.facts import TimedFact, facts_of
-from orchestration.models import Call, Run
+from orchestration.models import Call, Run, Synthesis
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
     versions = list(run.syntheses.all())
     texts = {call.label: StoredText(call.text, call.pacing) for call in calls if call.text}
     texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
-    costs = [part.cost_micro_usd for part in (*calls, *versions) if part.output_tokens]
+    spent: list[Call | Synthesis] = [*calls, *versions]
+    costs = [part.cost_micro_usd for part in spent if part.output_tokens]
     return DrivenRun(
         id=run.pk,
         workspace_id=run.workspace_id,
@@ -79,14 +80,16 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
             + [f"v{each.version}" for each in versions if each.state != "running"]
         ),
         spent={
-            "input_tokens": sum(part.input_tokens for part in (*calls, *versions)),
-            "output_tokens": sum(part.output_tokens for part in (*calls, *versions)),
+            "input_tokens": sum(part.input_tokens for part in spent),
+            "output_tokens": sum(part.output_tokens for part in spent),
             "cost_micro_usd": None if None in costs else sum(cost or 0 for cost in costs),
         },
         marks={
             name: value
             for name, value in (
-                ("ttfs_ms", run.ttfs_ms), ("ttms_ms", run.ttms_ms), ("ttf_ms", run.ttf_ms)
+                ("ttfs_ms", run.ttfs_ms),
+                ("ttms_ms", run.ttms_ms),
+                ("ttf_ms", run.ttf_ms),
             )
             if value is not None
         },

@@ -5,13 +5,13 @@ from dataclasses import replace
 from django.conf import settings
 from msgspec import UNSET
 
-from orchestration.fanout.select import resolve_model
 from orchestration.domain.prompts import messages_for
 from orchestration.domain.routing import LOCAL, RECORDED
 from orchestration.domain.synthesis import StartSynthesis, State
 from orchestration.driving.load import DrivenRun
 from orchestration.fanout import wire
 from orchestration.fanout.client import call_for
+from orchestration.fanout.select import resolve_model
 
 # Calls run for as long as their run may: a model that is slow but steady is the policy's to cut.
 FIRST_TOKEN_MS = 60_000

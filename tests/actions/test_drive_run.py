@@ -15,14 +15,14 @@ from orchestration.domain.synthesis import consequence
 from orchestration.domain.virtual_clock import replay
 from orchestration.driving.load import load_run
 from orchestration.facts import facts_of
-from orchestration.fanout.scripted import Cut, Fail, Finish, Hang, Script, ScriptedClient
+from orchestration.fanout.recorded import RecordedClient
+from orchestration.fanout.scripted import Cut, Fail, Hang, Script, ScriptedClient
 from orchestration.live import tails
-from orchestration.models import Call, Run, RunEvent, Synthesis
+from orchestration.models import Run, RunEvent, Synthesis
 from orchestration.queries import snapshot_of
 from orchestration.recordings import load_recording
-from orchestration.fanout.recorded import RecordedClient
 from tests.conftest import Person
-from tests.runs import A_TEXT, THREE, answers, drive, driven, log_of, make_run, said, types_of
+from tests.runs import A_TEXT, answers, drive, driven, log_of, make_run, said, types_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
@@ -251,8 +251,9 @@ async def test_after_a_crash_calls_that_were_on_their_way_are_told_as_lost(alice
     crashed = asyncio.create_task(drive(run, client))
     await _until(
         run,
-        lambda events: "call.finished" in types_of(events)
-        and any(e.get("call") == "C" for e in events),
+        lambda events: (
+            "call.finished" in types_of(events) and any(e.get("call") == "C" for e in events)
+        ),
     )
     await asyncio.sleep(1.2)  # a checkpoint
     crashed.cancel()
@@ -317,5 +318,3 @@ async def _until(run: Run, seen: Any) -> None:
             return
         await asyncio.sleep(0.03)
     raise AssertionError("it never came")
-
-

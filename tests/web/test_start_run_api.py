@@ -58,9 +58,7 @@ def test_without_a_key_or_session_it_asks_to_sign_in(client: Client) -> None:
 @pytest.mark.parametrize(
     "key", ["", "nonsense", "sk-rex-aaaaaaaaaaaa-" + "a" * 43, "sk-rex-" + "x" * 5000, "\x01' OR 1"]
 )
-def test_a_bad_key_is_refused_and_never_falls_back_to_the_session(
-    alice: Person, key: str
-) -> None:
+def test_a_bad_key_is_refused_and_never_falls_back_to_the_session(alice: Person, key: str) -> None:
     response = post(alice.browser(), {"prompt": "Why?"}, Authorization=f"Bearer {key}")
     refused(response, 401, "not_authenticated")
 
