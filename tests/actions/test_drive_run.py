@@ -194,7 +194,8 @@ LATE_TEXT = (
 
 
 async def test_a_late_answer_amends_the_final_and_says_so(alice: Person) -> None:
-    slow = said(LATE_TEXT, every_s=0.1, words=4)
+    # A call that has said nothing yet may still surprise, so it is waited for.
+    slow = Script([(1.5, LATE_TEXT)])
     run = await driven(alice, answers(C=slow, **{"*": _drafts_then_edits}))
 
     versions = await in_database(lambda: list(Synthesis.objects.filter(run=run)))

@@ -48,6 +48,7 @@ class Played:
             synthesizer="local/editor",
             price_of=lambda model: None,
             tails=tails,
+            head=1,
         )
         self.journal.fold(domain.RunStarted(labels, seed="seed", deadline_s=60.0), 0)
 

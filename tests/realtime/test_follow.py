@@ -53,7 +53,7 @@ class Reader:
 
 async def read_all(run: Run, reader: Reader, *, drop_after: Any = None) -> None:
     """Follow to the end, dropping the connection whenever ``drop_after()`` batches have come."""
-    for _ in range(500):
+    for _ in range(3000):
         fresh = await in_database(Run.objects.everywhere().get, pk=run.pk)
         cursor = await in_database(cursor_from, fresh, reader.seq, reader.have)
         left = drop_after() if drop_after else 10**9
