@@ -51,6 +51,31 @@ def answers(**special: Any) -> Scripts:
     }
 
 
+LATE_TEXT = (
+    "Reference counting frees most objects at once. A cycle collector finds groups that keep each "
+    "other alive. Small integers are cached by the interpreter. Strings that look like identifiers "
+    "are interned automatically. Slots save the dictionary of every instance."
+)
+
+
+def late_answers() -> Scripts:
+    """Scripts in which C says nothing until the others are merged, and then has news."""
+    # A call that has said nothing yet may still surprise, so it is waited for.
+    return answers(C=Script([(1.5, LATE_TEXT)]), **{"*": _drafts_then_edits})
+
+
+def _drafts_then_edits(call: Any) -> Script:
+    """A synthesizer that drafts prose, and edits with one appended sentence."""
+    if "response_format" not in repr(call.params) or "json_schema" not in repr(call.params):
+        return said("Lists are mutable and tuples are immutable sequences of objects. [A][B]")
+    base = call.messages[-1].content.split("version ")[1].split(",")[0]
+    edit = (
+        f'{{"base_version": {base}, "ops": [{{"op": "insert_after", "block": "b1", '
+        '"md": "A late point about the garbage collector.", "sources": []}]}'
+    )
+    return Script([(0.01, edit)])
+
+
 def make_run(person: Person, **fields: Any) -> Run:
     given: dict[str, Any] = {"prompt": "How do lists and tuples differ?", "models": THREE, **fields}
     return start_run(actor=person.actor, request=RunRequest(**given), request_id="test-request")

@@ -22,7 +22,7 @@ from orchestration.models import Run, RunEvent, Synthesis
 from orchestration.queries import snapshot_of
 from orchestration.recordings import load_recording
 from tests.conftest import Person
-from tests.runs import A_TEXT, answers, drive, driven, log_of, make_run, said, types_of
+from tests.runs import A_TEXT, answers, drive, driven, log_of, make_run, types_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
@@ -186,17 +186,8 @@ async def test_the_deadline_ends_a_run_whose_model_hangs(alice: Person, settings
     assert run.duration_ms < 5000
 
 
-LATE_TEXT = (
-    "Reference counting frees most objects at once. A cycle collector finds groups that keep each "
-    "other alive. Small integers are cached by the interpreter. Strings that look like identifiers "
-    "are interned automatically. Slots save the dictionary of every instance."
-)
-
-
 async def test_a_late_answer_amends_the_final_and_says_so(alice: Person) -> None:
-    # A call that has said nothing yet may still surprise, so it is waited for.
-    slow = Script([(1.5, LATE_TEXT)])
-    run = await driven(alice, answers(C=slow, **{"*": _drafts_then_edits}))
+    run = await driven(alice, late_answers())
 
     versions = await in_database(lambda: list(Synthesis.objects.filter(run=run)))
     events = await in_database(log_of, run)
@@ -206,18 +197,6 @@ async def test_a_late_answer_amends_the_final_and_says_so(alice: Person) -> None
     assert order.index("synthesis.final") < len(order) - 1 - order[::-1].index("synthesis.revised")
     snapshot = await in_database(lambda: snapshot_of(Run.objects.everywhere().get(pk=run.pk)))
     assert snapshot["answer_state"] == "amended"
-
-
-def _drafts_then_edits(call: Any) -> Script:
-    """A synthesizer that drafts prose, and edits with one appended sentence."""
-    if "response_format" not in repr(call.params) or "json_schema" not in repr(call.params):
-        return said("Lists are mutable and tuples are immutable sequences of objects. [A][B]")
-    base = call.messages[-1].content.split("version ")[1].split(",")[0]
-    edit = (
-        f'{{"base_version": {base}, "ops": [{{"op": "insert_after", "block": "b1", '
-        '"md": "A late point about the garbage collector.", "sources": []}]}'
-    )
-    return Script([(0.01, edit)])
 
 
 async def test_two_drivers_of_one_run_write_it_once(alice: Person) -> None:
@@ -291,12 +270,13 @@ async def test_a_stored_run_can_be_played_again_at_no_cost(alice: Person) -> Non
     again = await in_database(make_run, alice, prompt="", models=(), replay_of=original.pk)
 
     nobody = ScriptedClient({})
-    ended = await drive(again, RecordedClient(nobody, load_recording, {}, speed=2))
+    ended = await drive(again, RecordedClient(nobody, load_recording, {}))
 
     texts = await in_database(lambda: list(again.calls.values_list("text", flat=True)))
     assert texts == await in_database(lambda: list(original.calls.values_list("text", flat=True)))
     assert nobody.requests == []
-    assert ended.status == "done"
+    assert ended.status in ("done", "degraded")
+    assert ended.answer
     assert ended.cost_micro_usd == 0
     assert ended.prompt == original.prompt
 

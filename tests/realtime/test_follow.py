@@ -13,7 +13,7 @@ from orchestration.follow import follow
 from orchestration.models import Run
 from orchestration.reader import Cursor, cursor_from
 from tests.conftest import Person
-from tests.runs import answers, drive, driven, log_of, make_run, said
+from tests.runs import answers, drive, driven, late_answers, log_of, make_run, said
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
@@ -103,7 +103,7 @@ async def test_text_comes_before_the_fact_that_ends_it(alice: Person) -> None:
 
 
 async def test_edits_are_not_shown_as_text_while_they_are_written(alice: Person) -> None:
-    run = await driven(alice)
+    run = await driven(alice, late_answers())
 
     events = await in_database(log_of, run)
     patches = {event["version"] for event in events if event.get("kind") == "patch"}
