@@ -2,12 +2,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from launcher import frontend
-from launcher.failure import Failed, tail
+from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.stamps import digest_of, one_at_a_time, replacing, stamped, write_stamp
 from launcher.steps import run_tool, say, step, tool_environment
@@ -19,10 +18,10 @@ def find(layout: Layout) -> Path:
     """The path of a Chromium that starts; ``REX_CHROMIUM`` names one. Raises Failed in words."""
     named = os.environ.get("REX_CHROMIUM")
     if named:
-        return _checked(Path(named))
+        return _checked(layout, Path(named))
     for name in _NAMES:
         if system := shutil.which(name):
-            return _checked(Path(system))
+            return _checked(layout, Path(system))
     with one_at_a_time(layout):
         if os.geteuid() == 0 and shutil.which("apt-get"):
             try:
@@ -38,7 +37,7 @@ def _from_debian(layout: Layout) -> Path:
         run_tool(layout, "apt-get update", ["apt-get", "update", "-q"], env=env)
         install = ["apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"]
         run_tool(layout, "apt-get install chromium", install, env=env)
-    return _checked(Path("/usr/bin/chromium"))
+    return _checked(layout, Path("/usr/bin/chromium"))
 
 
 def _packaged(layout: Layout) -> Path:
@@ -59,33 +58,21 @@ def _packaged(layout: Layout) -> Path:
             run_tool(layout, "Unpacking Chromium", [layout.python, unpack, fresh])
             shutil.rmtree(fresh / "node_modules")
             write_stamp(fresh / "stamp", digest)
-    return _checked(target / "chromium.sh")
+    return _checked(layout, target / "chromium.sh")
 
 
-def _checked(path: Path) -> Path:
+def _checked(layout: Layout, path: Path) -> Path:
     """``path`` if it shows a page; a browser without its libraries is found out here, in words."""
-    probe: list[str | Path] = [
-        path,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--dump-dom",
-        "data:text/html,ok",
-    ]
+    probe = [layout.python, Path(__file__).with_name("probe_chromium.py"), path]
     try:
-        done = subprocess.run(
-            probe, capture_output=True, stdin=subprocess.DEVNULL, timeout=60, check=False
-        )
-        said = done.stderr.decode(errors="replace")
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise Failed(f"{path} does not start.", str(error)) from error
-    if b"ok" not in done.stdout:
+        run_tool(layout, "Starting Chromium", probe)
+    except Failed as failed:
         raise Failed(
             f"{path} does not show a page.",
-            tail(said),
+            failed.detail,
             "Install Chromium with its libraries (Debian: apt install chromium), set REX_CHROMIUM, "
             "or leave the browser tests out: ./rex test --without browser",
-        )
+        ) from failed
     return path
 
 

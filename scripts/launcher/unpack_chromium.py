@@ -13,7 +13,15 @@ import brotli
 
 _START = """#!/bin/sh
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
-LD_LIBRARY_PATH=$here/lib FONTCONFIG_PATH=$here/fonts exec "$here/chromium" --headless=shell "$@"
+LD_LIBRARY_PATH=$here/lib FONTCONFIG_FILE=$here/fonts.conf exec "$here/chromium" --headless=shell "$@"
+"""
+# The archive's own names directories of the host it was made for.
+_FONTS = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir prefix="relative">fonts</dir>
+  <dir>/usr/share/fonts</dir>
+</fontconfig>
 """
 
 _FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
@@ -29,6 +37,7 @@ def unpack(target: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             # Early 3.11 has no filters; the archive was verified by the lock's digest.
             archive.extractall(target, **_FILTER)  # noqa: S202
+    (target / "fonts.conf").write_text(_FONTS, encoding="utf-8")
     start = target / "chromium.sh"
     start.write_text(_START, encoding="utf-8")
     start.chmod(0o755)
