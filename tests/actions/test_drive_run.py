@@ -22,7 +22,7 @@ from orchestration.models import Run, RunEvent, Synthesis
 from orchestration.queries import snapshot_of
 from orchestration.recordings import load_recording
 from tests.conftest import Person
-from tests.runs import A_TEXT, answers, drive, driven, log_of, make_run, types_of
+from tests.runs import A_TEXT, answers, drive, driven, late_answers, log_of, make_run, types_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
