@@ -13,7 +13,8 @@ import brotli
 
 _START = """#!/bin/sh
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
-LD_LIBRARY_PATH=$here/lib FONTCONFIG_FILE=$here/fonts.conf exec "$here/chromium" --headless=shell "$@"
+export LD_LIBRARY_PATH="$here/lib" FONTCONFIG_FILE="$here/fonts.conf"
+exec "$here/chromium" --headless=shell "$@"
 """
 # The archive's own names directories of the host it was made for.
 _FONTS = """<?xml version="1.0"?>
