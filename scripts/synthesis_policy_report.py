@@ -20,13 +20,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
+from orchestration.domain.policies import FOILS, PRESETS, Policy  # noqa: E402
+from orchestration.domain.prompts import TEMPLATE_VERSION  # noqa: E402
 from policy_report.compare import CONTROL, row, verdicts  # noqa: E402 - needs the path above
 from policy_report.legs import CaseSet, paced_like_providers, recorded  # noqa: E402
 from policy_report.measure import Outcome, measure  # noqa: E402
 from policy_report.render import report  # noqa: E402
-
-from orchestration.domain.policies import FOILS, PRESETS, Policy  # noqa: E402
-from orchestration.domain.prompts import TEMPLATE_VERSION  # noqa: E402
 
 POLICIES: dict[str, Policy] = {CONTROL: PRESETS[CONTROL], **PRESETS, **FOILS}
 
@@ -44,7 +43,10 @@ def main() -> int:
     sets: list[CaseSet] = []
     skipped: list[str] = []
     for path, load in (
-        (options.data, lambda p: paced_like_providers(p, repeats=options.repeats, seed=options.seed)),
+        (
+            options.data,
+            lambda p: paced_like_providers(p, repeats=options.repeats, seed=options.seed),
+        ),
         (options.legs, recorded),
     ):
         if path.exists():
@@ -105,7 +107,11 @@ def _outcomes(cases: CaseSet, policy: str) -> list[Outcome]:
 
 def _commit() -> str:
     asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return asked.stdout.strip() or "unknown"
 

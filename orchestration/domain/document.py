@@ -6,7 +6,7 @@ text may. An edit names blocks of one base version and applies whole or not at a
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -55,7 +55,7 @@ class Op:
     """Labels the model cites, as the model wrote them."""
 
 
-class PatchRejected(ValueError):  # noqa: N818 - an outcome with a name, not a fault
+class PatchRejected(ValueError):
     """The edit cannot be applied. The message is one of a few fixed reasons, free of model text."""
 
 
@@ -95,6 +95,47 @@ def rewritten(document: Document, version: int, texts: Iterable[str]) -> Documen
             last = replace(fresh.blocks[-1], id=kept)
             fresh = replace(fresh, blocks=(*fresh.blocks[:-1], last))
     return fresh
+
+
+def edits_format(
+    base_version: int,
+    blocks: Sequence[str],
+    *,
+    labels: Sequence[str] = (),
+    ops: Sequence[OpName] = ("replace", "insert_after", "delete", "noop"),
+    max_ops: int = MAX_OPS,
+    max_md_chars: int | None = None,
+) -> dict[str, Any]:
+    """The `response_format` of edits to one version: a decoder held to it can name no other
+    version, block or label. Every property is required because strict schemas demand it; a bound
+    on the text is for decoders that know one (OpenAI's strict mode refuses the keyword)."""
+    md: dict[str, Any] = {"type": "string"}
+    if max_md_chars is not None:
+        md |= {"minLength": 1, "maxLength": max_md_chars}
+    edit: dict[str, Any] = {
+        "op": {"type": "string", "enum": list(ops)},
+        "block": {"type": "string", "enum": list(blocks)},
+        "md": md,
+    }
+    if labels:
+        label = {"type": "string", "enum": list(labels)}
+        edit["sources"] = {"type": "array", "maxItems": len(labels), "items": label}
+    items = _closed_object(edit)
+    edits = {"type": "array", "minItems": 1, "maxItems": max_ops, "items": items}
+    schema = _closed_object(
+        {"base_version": {"type": "integer", "const": base_version}, "ops": edits}
+    )
+    named = {"name": "edits", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def _closed_object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
 
 
 def parse_ops(text: str) -> tuple[int | None, tuple[Op, ...]]:

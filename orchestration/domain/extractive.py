@@ -17,10 +17,11 @@ from orchestration.domain.overlap import Claim, Sentence
 from orchestration.domain.policies import CHARS_PER_TOKEN
 from orchestration.domain.prompts import Prompt, messages_for
 from orchestration.domain.synthesis import StartSynthesis, State, considered
-from orchestration.domain.synthesis_state import lineage
+from orchestration.domain.synthesis_state import is_step, lineage
+from orchestration.domain.synthesis_steps import step_chars
 from orchestration.domain.virtual_clock import Written
 
-STEP_CHARS = 512
+LEAST_EDIT_CHARS = 256
 FULL_LENGTH = 1.3
 """A whole synthesis is this much longer than the median of the answers it merges."""
 PIECE_CHARS = 48
@@ -92,13 +93,19 @@ class ExtractiveSynthesizer:
 
     def _text(self, command: StartSynthesis, state: State, rng: random.Random) -> str:
         within = {source.label: source.chars for source in command.sources}
-        target = FULL_LENGTH * _median([len(state.calls[k].text[:n]) for k, n in within.items()])
+        target = FULL_LENGTH * _usual_chars(state, within)
         if command.kind == "patch":
             return self._edits(command, state, within, target, rng)
-        if command.trigger in ("chunks", "first_answer") and command.kind == "draft":
-            chosen = _chosen(state, within, STEP_CHARS, written=state.stated)
+        if is_step(command):
+            chosen = _chosen(state, within, step_chars(command, state), written=state.stated)
+        elif command.kind == "draft" and command.base_version:
+            room = max(target - len(state.document.text), LEAST_EDIT_CHARS)
+            chosen = _chosen(state, within, room, written=state.stated)
         else:
             chosen = _chosen(state, within, target, written=frozenset())
+        if not chosen and not command.base_version:
+            # Nothing but answers too short to claim anything: repeat the first of them.
+            return state.calls[command.sources[0].label].text[: command.sources[0].chars]
         chain = lineage(state.versions, command.base_version)
         shown = aliases(state.seed, chain[0].version if chain else command.version, state.labels)
         return _prose(chosen, shown)
@@ -113,7 +120,7 @@ class ExtractiveSynthesizer:
     ) -> str:
         weighed = considered(state)
         fresh = {k: n for k, n in within.items() if n > weighed.get(k, 0)}
-        room = max(target - len(state.document.text), STEP_CHARS / 2)
+        room = max(target - len(state.document.text), LEAST_EDIT_CHARS)
         chosen = _chosen(state, fresh, room, written=state.stated)
         blocks = state.document.blocks
         ops: list[dict[str, object]] = []
@@ -182,6 +189,12 @@ def _common_prefix(a: str, b: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _usual_chars(state: State, within: dict[str, int]) -> float:
+    """Median length of the finished answers among the sources; of all while none has finished."""
+    whole = [n for k, n in within.items() if state.calls[k].status == "finished"]
+    return _median(whole or list(within.values()))
 
 
 def _median(values: list[int]) -> float:

@@ -63,10 +63,13 @@ class Policy:
     late: Late = "amend"
     late_window_s: float = 60.0
     """Calls still running at the final may amend it for so long; then they are cut."""
+    late_min_share: float = 0.25
+    """A late answer amends only when its new claims are at least this share of the final's
+    sentences (or dispute one): an amendment disturbs a reader who took the text for final."""
 
     max_calls: int = 10
     """Synthesizer calls of a run, retries and late amendments included."""
-    max_cost_ratio: float = 2.0
+    max_cost_ratio: float = 3.0
     """Synthesizer cost allowed, as a multiple of one synthesis that waited for all answers."""
     retries: int = 1
     """Further attempts after a failed synthesizer call, before falling back."""
@@ -105,6 +108,7 @@ _REAL: Mapping[str, tuple[float, float]] = {
     "grace_share": (0, 10),
     "deadline_s": (0.1, 86_400),
     "late_window_s": (0, 86_400),
+    "late_min_share": (0, 100),
     "max_cost_ratio": (0.1, 1_000),
 }
 
@@ -140,7 +144,6 @@ PRESETS: Mapping[str, Policy] = {
     ),
     "thorough": replace(
         BALANCED, name="thorough", quorum_share=1.0, deadline_s=90.0, final="rewrite",
-        max_cost_ratio=3.0,
     ),
     # The control arm every other policy is measured against: one synthesis, nothing before it.
     "wait_all": replace(

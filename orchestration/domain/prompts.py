@@ -20,25 +20,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from orchestration.domain.document import Document
+from orchestration.domain.document import Document, edits_format
 from orchestration.domain.labelling import aliases, fence
+from orchestration.domain.policies import CHARS_PER_TOKEN
 from orchestration.domain.synthesis_state import (
-    Kind,
     Source,
     StartSynthesis,
     State,
     SynthesisStarted,
     Version,
+    is_step,
     lineage,
 )
+from orchestration.domain.synthesis_steps import step_chars
 
 TEMPLATE_VERSION = "synthesis-1"
 """Recorded with every synthesis; changes with every change of a text below."""
 
 MAX_SOURCE_CHARS = 24_000
 """Of one answer: no candidate may crowd out the others."""
-STEP_TOKENS = 192
-"""Upper limit of one step of the staircase; the prompt asks for about two thirds of it."""
+CHARS_PER_WORD = 6
 PATCH_TOKENS = 1_200
 
 SYSTEM = """\
@@ -54,12 +55,17 @@ like [A][C]. Never mention candidates, drafts or these rules otherwise."""
 
 _ASK_STEP = (
     "Write the beginning of the merged answer from the candidates as far as they have been"
-    " written: about 90 words, whole sentences. More of them will follow; do not conclude."
+    " written: about {words} words, whole sentences. More will follow; do not conclude."
 )
 _ASK_NEXT_STEP = (
-    "Go on with the merged answer exactly behind what you have written: about 90 words, whole"
+    "Go on with the merged answer exactly behind what you have written: about {words} words, whole"
     " sentences, nothing you have already said, no conclusion. If nothing is left to add, return"
     " nothing."
+)
+_ASK_LAST_STEP = (
+    "These are all the candidates there will be for now. Finish the merged answer exactly behind"
+    " what you have written: add what the candidates say that is still missing, nothing you have"
+    " already said. If nothing is missing, return nothing."
 )
 _ASK_WHOLE = "Write the whole merged answer."
 _ASK_PATCH = """\
@@ -75,8 +81,14 @@ _REMINDER = (
     " question."
 )
 
+INSTRUCTIONS = (SYSTEM, _ASK_STEP, _ASK_NEXT_STEP, _ASK_PATCH, _REMINDER)
+"""What no synthesized text may repeat."""
+
 _INVISIBLE = re.compile(r"[\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]")
 _CUT_MARK = " […]"
+
+
+_Call = StartSynthesis | SynthesisStarted | Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +119,23 @@ def messages_for(
     if not state.seed:
         raise ValueError("a run needs a secret seed before answers can be quoted")
     chain = lineage(state.versions, command.base_version)
-    step = _is_step(command)
     messages: list[dict[str, str]] = [{"role": "system", "content": SYSTEM}]
     root = chain[0].version if chain else command.version
     quote = _Quote(state, root)
     shown: dict[str, int] = {}
     for index, version in enumerate(chain):
-        turn = quote.turn(version, shown, question, first=index == 0, step=version.is_step)
+        turn = quote.turn(version, shown, question, first=index == 0)
         messages += [_user(turn), {"role": "assistant", "content": version.text or "(nothing)"}]
         shown = {source.label: source.chars for source in version.sources}
-    messages.append(_user(quote.turn(command, shown, question, first=not chain, step=step)))
+    messages.append(_user(quote.turn(command, shown, question, first=not chain)))
     prompt = Prompt(
         tuple(messages),
-        PATCH_FORMAT if command.kind == "patch" else None,
-        STEP_TOKENS if step else PATCH_TOKENS if command.kind == "patch" else None,
+        quote.edits_format(command) if command.kind == "patch" else None,
+        max_tokens(command, state),
     )
     if budget_chars is None or prompt.chars <= budget_chars:
         return prompt
-    return _cut_down(prompt, command, quote, question, budget_chars, step=step)
+    return _cut_down(prompt, command, quote, question, budget_chars)
 
 
 def clean(text: str, secret: str = "") -> str:
@@ -150,12 +161,11 @@ class _Quote:
 
     def turn(
         self,
-        call: StartSynthesis | SynthesisStarted | Version,
+        call: _Call,
         shown: Mapping[str, int],
         question: str,
         *,
         first: bool,
-        step: bool,
     ) -> str:
         """The user's turn for one version: only what the turns before did not show."""
         parts = []
@@ -163,13 +173,13 @@ class _Quote:
             parts.append(_QUESTION.format(fence=self.fence, question=clean(question, self.fence)))
         if rows := self.rows(call.sources, shown):
             parts.append(self.candidates(rows))
-        parts.append(self.ask(call.kind, call.base_version, first=first, step=step))
+        parts.append(self.ask(call, first=first))
         if call.kind == "patch":
             parts.append(self.draft(self.base(call)))
         parts.append(_REMINDER.format(fence=self.fence))
         return "\n\n".join(parts)
 
-    def base(self, call: StartSynthesis | SynthesisStarted | Version) -> Document:
+    def base(self, call: _Call) -> Document:
         return self.state.documents[call.base_version]
 
     def rows(self, sources: tuple[Source, ...], shown: Mapping[str, int]) -> list[dict[str, str]]:
@@ -193,16 +203,31 @@ class _Quote:
         data = json.dumps(blocks, ensure_ascii=False)
         return _DRAFT.format(fence=self.fence, blocks=data)
 
-    def ask(self, kind: Kind, base: int, *, first: bool, step: bool) -> str:
-        if kind == "patch":
-            return _ASK_PATCH.format(base=base)
-        if not step:
-            return _ASK_WHOLE
-        return _ASK_STEP if first else _ASK_NEXT_STEP
+    def edits_format(self, call: _Call) -> dict[str, Any]:
+        names = aliases(self.state.seed, self.root, self.state.labels)
+        return edits_format(
+            call.base_version,
+            [block.id for block in self.base(call).blocks],
+            labels=sorted(names[source.label] for source in call.sources),
+        )
+
+    def ask(self, call: _Call, *, first: bool) -> str:
+        if call.kind == "patch":
+            return _ASK_PATCH.format(base=call.base_version)
+        if not is_step(call):
+            return _ASK_WHOLE if first or call.kind == "rewrite" else _ASK_LAST_STEP
+        words = step_chars(call, self.state) // CHARS_PER_WORD
+        return (_ASK_STEP if first else _ASK_NEXT_STEP).format(words=words)
 
 
-def _is_step(command: StartSynthesis | SynthesisStarted) -> bool:
-    return command.kind == "draft" and command.trigger in ("chunks", "first_answer")
+def max_tokens(command: _Call, state: State) -> int | None:
+    """What a version may at most write; None: the synthesizer's own limit."""
+    if command.kind == "patch" or (command.base_version and not is_step(command)):
+        return PATCH_TOKENS
+    if is_step(command):
+        # Half as much again as asked for: the limit is for a model that does not stop by itself.
+        return step_chars(command, state) * 3 // (2 * CHARS_PER_TOKEN)
+    return None
 
 
 def _user(content: str) -> dict[str, str]:
@@ -218,8 +243,6 @@ def _cut_down(
     quote: _Quote,
     question: str,
     budget_chars: int,
-    *,
-    step: bool,
 ) -> Prompt:
     """One turn within the budget: rules, question, what is written, and as much of each source as
     fits, shared fairly. The newest part of a source is kept where older parts were shown before.
@@ -228,14 +251,14 @@ def _cut_down(
     base = lineage(state.versions, command.base_version)
     shown = {s.label: s.chars for s in base[-1].sources} if base else {}
     room = max(budget_chars - len(SYSTEM), 400)
-    question = _shortened(clean(question, quote.fence), room // 4)
+    question = shortened(clean(question, quote.fence), room // 4)
     parts = [_QUESTION.format(fence=quote.fence, question=question)]
-    tail = [quote.ask(command.kind, command.base_version, first=not base, step=step)]
+    tail = [quote.ask(command, first=not base)]
     document = quote.base(command)
     if command.kind == "patch":
         tail.append(quote.draft(document))
     elif base and command.kind == "draft":
-        written = _shortened(clean(document.text, quote.fence), room // 4, keep="end")
+        written = shortened(clean(document.text, quote.fence), room // 4, keep="end")
         tail.append("Written so far:\n" + json.dumps(written, ensure_ascii=False))
     tail.append(_REMINDER.format(fence=quote.fence))
     rows = quote.rows(command.sources, shown) or quote.rows(command.sources, {})
@@ -275,43 +298,9 @@ def _fitting(text: str, room: int) -> str:
     return text
 
 
-def _shortened(text: str, room: int, keep: Literal["start", "end"] = "start") -> str:
+def shortened(text: str, room: int, keep: Literal["start", "end"] = "start") -> str:
+    """At most `room` characters of a text."""
     if len(text) <= room:
         return text
     cut = max(room - len(_CUT_MARK), 0)
     return text[:cut] + _CUT_MARK if keep == "start" else _CUT_MARK + text[len(text) - cut :]
-
-
-PATCH_FORMAT: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "edits",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["base_version", "ops"],
-            "properties": {
-                "base_version": {"type": "integer"},
-                "ops": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": ["op", "block", "md", "sources"],
-                        "properties": {
-                            "op": {
-                                "type": "string",
-                                "enum": ["replace", "insert_after", "delete", "noop"],
-                            },
-                            "block": {"type": "string"},
-                            "md": {"type": "string"},
-                            "sources": {"type": "array", "items": {"type": "string"}},
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
-"""Structured output for edits; every property is required because strict schemas demand it."""

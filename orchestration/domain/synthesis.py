@@ -22,8 +22,9 @@ The rules (`policies.Policy` holds their figures):
  2. When nobody writes, or from the quorum on, later material becomes one edit of the draft,
     if it brings enough new claims or a dispute. Otherwise the answer counts as covered.
  3. Quorum and grace, every call ended, or the deadline begin the final: promote the draft, after
-    one last edit when something is missing; rewrite from the sources after several edits, after
-    an edit that did not fit, or when an answer that failed since is part of the draft.
+    one last step (or an edit, to settle a dispute) when something is missing; rewrite from the
+    sources after several edits, after an edit that did not fit, or when an answer that failed
+    since is part of the draft.
  4. Calls still running then are cut when they have added nothing or are too slow; the others may
     amend the final for a while.
  5. One surviving answer is shown verbatim. A failing synthesizer is tried again, then the last
@@ -33,7 +34,7 @@ The rules (`policies.Policy` holds their figures):
 from collections import Counter
 
 from orchestration.domain.budget import affordable
-from orchestration.domain.closing import Close, closing, wake_times
+from orchestration.domain.closing import Close, closing, usual_chars, wake_times
 from orchestration.domain.policies import Policy
 from orchestration.domain.synthesis_fold import apply
 from orchestration.domain.synthesis_state import (
@@ -67,6 +68,7 @@ from orchestration.domain.synthesis_state import (
 )
 from orchestration.domain.synthesis_steps import (
     disputes,
+    late_gate,
     merge,
     new_claims,
     pending,
@@ -186,13 +188,14 @@ def _grow(policy: Policy, state: State, now: float, close: Close | None) -> tupl
 
 
 def _too_late(state: State, close: Close, now: float) -> bool:
-    """Whether a synthesis begun now would still be running when the final begins, and so delay it.
-    What it would have said goes into the final's own edit."""
+    """Whether a synthesis begun now would delay the final by more than it saves it: judged by the
+    last one, at least half of it must be done when the final begins. What it would have said goes
+    into the final's own edit."""
     if not state.applied:
         return False
     last = state.applied[-1]
     took_s = (last.ended_s or last.started_s) - last.started_s
-    return now + took_s > close.at_s
+    return now + took_s / 2 > close.at_s
 
 
 def _outdated(state: State) -> tuple[Command, ...]:
@@ -262,14 +265,12 @@ def _last_synthesis(policy: Policy, state: State, close: Close) -> StartSynthesi
         or (policy.revise == "restart" and any(c.label not in given(state) for c in state.answers))
     ):
         return _rewrite(state, close.reason)
-    missing = [
-        label
-        for label, chars in material.items()
-        if state.calls[label].status == "finished" or chars >= policy.chunk_chars
-    ]
-    if policy.revise == "patch" and worth_a_call(policy, state, missing):
-        wanted = pending(state, missing)
-        return start(state, "patch", merge(given(state), wanted), close.reason)
+    if policy.revise == "patch" and worth_a_call(policy, state, material):
+        # A draft that only ever grew can be finished in the same way, which costs less and cannot
+        # fail to apply. To take something back takes an edit.
+        grown = all(v.is_step for v in state.lineage) and not disputes(state, material)
+        sources = merge(given(state), pending(state, material))
+        return start(state, "draft" if grown else "patch", sources, close.reason)
     return None
 
 
@@ -343,18 +344,18 @@ def _stragglers(policy: Policy, state: State, close: Close) -> tuple[CancelCall,
 
 
 def _may_amend(policy: Policy, state: State, call: Call, at_s: float) -> bool:
-    """Marginal value of waiting for a call: what only it has said so far, and whether its speed
-    lets it end within the late window. A call that has said nothing yet may still surprise."""
-    if call.first_s is None or not state.answers:
+    """Marginal value of waiting for a call: whether its speed lets it end within the late window,
+    and whether the rest of it, if it goes on as it began, brings enough for an amendment. A call
+    that has said nothing yet may still surprise."""
+    usual = usual_chars(state, at_s)
+    if call.first_s is None or not usual:
         return True
-    if len(call.text) >= policy.chunk_chars:
-        own = sum(claim.labels == {call.label} for claim in state.overlap.claims)
-        if own < policy.min_new_claims:
-            return False
-    lengths = sorted(len(answer.text) for answer in state.answers)
-    left = lengths[len(lengths) // 2] - len(call.text)
-    chars_per_s = len(call.text) / max(at_s - call.first_s, 0.001)
-    return left <= chars_per_s * policy.late_window_s
+    left = max(usual - len(call.text), 0)
+    if left > len(call.text) / max(at_s - call.first_s, 0.001) * policy.late_window_s:
+        return False
+    own = sum(claim.labels == {call.label} for claim in state.overlap.claims)
+    expected = own * left / max(len(call.text), 1)
+    return expected >= late_gate(policy, state)
 
 
 # --- after the final, and when everything must end ----------------------------------------------

@@ -13,6 +13,7 @@ from orchestration.domain import overlap as overlaps
 from orchestration.domain.document import (
     Block,
     Document,
+    Op,
     PatchRejected,
     Status,
     appended,
@@ -23,6 +24,14 @@ from orchestration.domain.document import (
     with_blocks,
 )
 from orchestration.domain.labelling import aliases, fence, take_citations
+from orchestration.domain.output_checks import (
+    NO_WORDS,
+    REPEATS_FENCE,
+    Unusable,
+    says_nothing_new,
+    usable,
+    without_markers,
+)
 from orchestration.domain.synthesis_state import (
     Call,
     CallChunk,
@@ -99,7 +108,9 @@ def _call_finished(state: State, fact: CallFinished) -> State:
         return state
     if not call.text.strip():
         return _call_failed(state, CallFailed(fact.label, "bad_upstream_response"))
-    state = _with_call(state, replace(call, status="finished", ended_s=state.now_s))
+    others = {other.label: len(other.text) for other in state.calls.values()}
+    call = replace(call, status="finished", ended_s=state.now_s, others=others)
+    state = _with_call(state, call)
     return _read(state, fact.label, complete=True)
 
 
@@ -162,15 +173,17 @@ def _synthesis_finished(state: State, fact: SynthesisFinished) -> State:
     version = replace(version, text=fact.text, ended_s=state.now_s)
     chain = (*lineage(state.versions, version.base_version), version)
     root = chain[0].version
-    if fence(state.seed, root) in fact.text:
+    if fence(state.seed, root) in without_markers(fact.text):
         # Whoever repeats the fence may have been talked into closing it.
-        return _ended(state, version, "failed", "bad_upstream_response")
+        return _ended(state, version, "failed", REPEATS_FENCE)
     try:
         document, changed = _document(state, version, aliases(state.seed, root, state.labels))
     except PatchRejected as rejection:
         return _ended(state, version, "rejected", str(rejection))
+    except Unusable as fault:
+        return _ended(state, version, "failed", str(fault))
     if not document.blocks:
-        return _ended(state, version, "failed", "bad_upstream_response")
+        return _ended(state, version, "failed", NO_WORDS)
     ids = tuple(block.id for block in document.blocks if block.id in changed)
     state = _with_version(state, replace(version, state="applied", changed=ids))
     return _revised(state, document)
@@ -181,7 +194,7 @@ def _synthesis_failed(state: State, fact: SynthesisFailed) -> State:
     if version is None or version.version != fact.version:
         return state
     version = replace(version, ended_s=state.now_s)
-    kept = _without_open_sentence(version.text)
+    kept = _kept(version.text)
     if fact.kind in ("stop.user", "deadline") and version.kind == "draft" and kept:
         # The reader has seen this text and nothing better will come: keep it.
         document = appended(state.document, version.version, split_blocks(kept))
@@ -190,6 +203,14 @@ def _synthesis_failed(state: State, fact: SynthesisFailed) -> State:
         kept_version = replace(version, state="applied", reason=reason, changed=tuple(changed))
         return _revised(_with_version(state, kept_version), document)
     return _ended(state, version, "failed", fact.kind)
+
+
+def _kept(text: str) -> str:
+    """The whole sentences of a text that was stopped; empty when they are of no use."""
+    try:
+        return _without_open_sentence(usable(text))
+    except Unusable:
+        return ""
 
 
 def _ended(
@@ -221,14 +242,42 @@ def _document(state: State, version: Version, shown: dict[str, str]) -> tuple[Do
             version.base_version != state.document.version
         ):
             raise PatchRejected("another base version")
+        ops = _useful(ops, state.document.text)
         document, changed = apply_ops(state.document, version.version, ops)
         return _attributed(state, document, version, shown, only=changed)
-    text = _without_open_sentence(version.text) if version.is_step else version.text
+    text = _new_text(state, version)
     if version.kind == "rewrite":
         document = rewritten(state.document, version.version, split_blocks(text))
     else:
         document = appended(state.document, version.version, split_blocks(text))
     return _attributed(state, document, version, shown)
+
+
+def _new_text(state: State, version: Version) -> str:
+    """What a draft or rewrite adds to the page. Empty for a further part of the draft that only
+    says again what is written. Raises Unusable."""
+    further = version.kind == "draft" and bool(state.document.blocks)
+    if further and not version.text.strip():
+        return ""
+    text = usable(version.text)
+    if further and says_nothing_new(text, state.document.text):
+        return ""
+    return _without_open_sentence(text) if further or version.is_step else text
+
+
+def _useful(ops: tuple[Op, ...], written: str) -> tuple[Op, ...]:
+    """The edits without insertions that say again what is written. Raises PatchRejected where the
+    text of one is no text."""
+    kept = []
+    for op in ops:
+        if op.op in ("replace", "insert_after"):
+            try:
+                op = replace(op, md=usable(op.md))
+            except Unusable as fault:
+                raise PatchRejected(str(fault)) from None
+        if op.op != "insert_after" or not says_nothing_new(op.md, written):
+            kept.append(op)
+    return tuple(kept)
 
 
 def _attributed(

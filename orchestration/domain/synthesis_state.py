@@ -209,6 +209,8 @@ class Call:
     attempt: int = 0
     first_s: float | None = None
     ended_s: float | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Characters every call had written when this one finished."""
     kind: str | None = None
     """Error kind of a failed call."""
     cancelling: bool = False
@@ -243,7 +245,7 @@ class Version:
     def is_step(self) -> bool:
         """A step of the staircase: its own length is bounded, so it may have had to leave out
         claims of its sources."""
-        return self.kind == "draft" and self.trigger in ("chunks", "first_answer")
+        return is_step(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,10 @@ class State:
 
     def version(self, number: int) -> Version | None:
         return self.versions[number - 1] if 0 < number <= len(self.versions) else None
+
+
+def is_step(call: Version | StartSynthesis | SynthesisStarted) -> bool:
+    return call.kind == "draft" and call.trigger in ("chunks", "first_answer")
 
 
 def lineage(versions: tuple[Version, ...], number: int) -> tuple[Version, ...]:

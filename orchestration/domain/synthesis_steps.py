@@ -14,7 +14,9 @@ from orchestration.domain.synthesis_state import (
     Source,
     StartSynthesis,
     State,
+    SynthesisStarted,
     Trigger,
+    Version,
     considered,
     given,
     readable,
@@ -22,6 +24,9 @@ from orchestration.domain.synthesis_state import (
 
 FIRST_PARAGRAPH_CHARS = 160
 """A paragraph shorter than this (a heading, "Sure, here it is:") does not start the staircase."""
+LEAST_STEP_CHARS, MOST_STEP_CHARS = 1_100, 1_600
+"""Length of one step: a shorter one spends its time on starting, a longer one delays the final.
+Measured by scripts/synthesis_policy_report.py."""
 LONGEST_DRAFT = 0.9
 """The staircase stops at this share of the longest answer: the rest is for the edits, which know
 more."""
@@ -75,14 +80,13 @@ def _step(policy: Policy, state: State) -> StartSynthesis | None:
         return None
     shown = given(state)
     fresh = {c.label: n for c in live if (n := readable(state, c.label)) > shown.get(c.label, 0)}
-    new_chars = sum(count - shown.get(label, 0) for label, count in fresh.items())
     if not lineage:
         reason = "chunks" if len(ready) >= min(policy.start_calls, len(live)) else "first_answer"
         return start(state, "draft", merge({}, fresh), reason)
     if length >= LONGEST_DRAFT * max(readable(state, call.label) for call in live):
         return None
-    if new_chars < policy.chunk_chars and not lineage[-1].changed:
-        # The last step found nothing left to write and hardly anything came since.
+    if not lineage[-1].changed and new_claims(state, fresh) < policy.min_new_claims:
+        # The last step found nothing left to write, and nothing new has come since.
         return None
     return start(state, "draft", merge(shown, fresh), "chunks")
 
@@ -90,6 +94,15 @@ def _step(policy: Policy, state: State) -> StartSynthesis | None:
 def _live(state: State) -> list[Call]:
     """Calls that have or may still have something to say."""
     return [c for c in state.calls.values() if c.status != "failed" or (c.cut and c.text)]
+
+
+def step_chars(command: StartSynthesis | SynthesisStarted | Version, state: State) -> int:
+    """About how much a step should write: as far as the second-longest of its sources is ahead of
+    the draft. Follows from the sources alone, so that a prompt can be built again from the log."""
+    base = state.documents.get(command.base_version)
+    shown = sorted((source.chars for source in command.sources), reverse=True)
+    ahead = shown[min(1, len(shown) - 1)] - (len(base.text) if base else 0)
+    return max(LEAST_STEP_CHARS, min(MOST_STEP_CHARS, ahead))
 
 
 def _ahead(policy: Policy, state: State, call: Call, length: int) -> bool:
@@ -137,13 +150,17 @@ def pending(state: State, labels: Iterable[str]) -> dict[str, int]:
 
 
 def worth_a_call(policy: Policy, state: State, labels: Iterable[str]) -> bool:
-    """The novelty gate: enough new claims, or a dispute."""
+    """The novelty gate: enough new claims, or a dispute. After the final it is narrower."""
     waiting = pending(state, labels)
     if not waiting:
         return False
-    if new_claims(state, waiting) >= max(policy.min_new_claims, 1):
-        return True
-    return policy.min_new_claims == 0 or bool(disputes(state, waiting))
+    enough = late_gate(policy, state) if state.final else policy.min_new_claims
+    return new_claims(state, waiting) >= enough or bool(disputes(state, waiting))
+
+
+def late_gate(policy: Policy, state: State) -> float:
+    """New claims that an amendment of the final needs."""
+    return max(policy.min_new_claims, policy.late_min_share * len(state.written))
 
 
 def new_claims(state: State, labels: Iterable[str]) -> int:

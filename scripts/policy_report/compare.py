@@ -37,6 +37,10 @@ def row(outcomes: Sequence[Outcome], control: Sequence[Outcome]) -> dict[str, An
         statistics.fmean(min(1.0, o.weight_at_final / (c.weight_at_final or 1)) for o, c in pairs),
         3,
     )
+    figures["cov_at_final_unweighted"] = _round(
+        statistics.fmean(min(1.0, o.claims_at_final / (c.claims_at_final or 1)) for o, c in pairs),
+        3,
+    )
     figures["cov_of_all"] = _round(
         statistics.fmean(o.weight_at_final / o.all_weight for o in outcomes), 3
     )

@@ -22,7 +22,6 @@ from orchestration.domain.synthesis import (
     SynthesisStarted,
 )
 from orchestration.domain.virtual_clock import Trace, simulate
-
 from policy_report.legs import Case
 
 
@@ -39,6 +38,8 @@ class Outcome:
     """Claims of all successful answers that the final states, each weighted by the number of
     answers that make it."""
     all_weight: float
+    claims_at_final: int
+    """The same, each counted once."""
     timeline: tuple[tuple[float, float], ...]
     """(time, claim weight of the visible text from then on)."""
     calls: int
@@ -54,14 +55,13 @@ def measure(case: Case, policy: Policy, pace: Pace, patch_failure: float) -> Out
     claims = _claims(case)
     if not claims:
         return None
-    writer = ExtractiveSynthesizer(
-        case.question, pace, seed=case.seed, patch_failure=patch_failure
-    )
+    writer = ExtractiveSynthesizer(case.question, pace, seed=case.seed, patch_failure=patch_failure)
     trace = simulate(policy, case.legs, writer, seed=f"report-{case.seed}")
     state = trace.state
     ttf_s = next(at_s for at_s, fact in trace.log if isinstance(fact, Finalised))
     first_s, multi_s = _first_visible(trace)
     timeline = _timeline(trace, claims)
+    weight, count = _at_final(timeline, ttf_s)
     used = sum(
         FRESH * u.fresh_tokens + CACHED * u.cached_tokens + OUTPUT * _written(state, u.version)
         for u in writer.usage
@@ -74,9 +74,10 @@ def measure(case: Case, policy: Policy, pace: Pace, patch_failure: float) -> Out
         candidate_units=_candidate_units(case, state),
         flicker=_flicker(state),
         churn_tokens=_churn(state),
-        weight_at_final=max([w for at_s, w in timeline if at_s <= ttf_s][-1:], default=0.0),
+        weight_at_final=weight,
         all_weight=_weight(claims, frozenset(c.id for c in claims)),
-        timeline=timeline,
+        claims_at_final=count,
+        timeline=tuple((at_s, weight) for at_s, weight, _ in timeline),
         calls=len(state.versions),
         late=sum(v.late for v in state.applied),
         cut=sum(call.kind == "stop.superseded" for call in state.calls.values()),
@@ -122,17 +123,23 @@ def _first_visible(trace: Trace) -> tuple[float, float | None]:
     return first, multi
 
 
-def _timeline(trace: Trace, claims: tuple[Claim, ...]) -> tuple[tuple[float, float], ...]:
-    steps = [
-        (version.ended_s or 0.0, _weight(claims, document_claims(claims, document)))
+def _timeline(trace: Trace, claims: tuple[Claim, ...]) -> tuple[tuple[float, float, int], ...]:
+    """(time, weight, number) of the claims visible from then on."""
+    texts = [
+        (version.ended_s or 0.0, document_claims(claims, document))
         for version in trace.state.applied
         if (document := trace.state.documents.get(version.version))
     ]
     final = trace.state.final
     if final and final.mode == "single" and final.label:
         verbatim = overlaps.sentences(trace.state.calls[final.label].text)
-        steps.append((final.at_s, _weight(claims, overlaps.stated_by(claims, verbatim))))
-    return tuple(sorted(steps))
+        texts.append((final.at_s, overlaps.stated_by(claims, verbatim)))
+    return tuple(sorted((at_s, _weight(claims, ids), len(ids)) for at_s, ids in texts))
+
+
+def _at_final(timeline: tuple[tuple[float, float, int], ...], ttf_s: float) -> tuple[float, int]:
+    until = [(weight, count) for at_s, weight, count in timeline if at_s <= ttf_s]
+    return until[-1] if until else (0.0, 0)
 
 
 def _written(state: State, version: int) -> float:
