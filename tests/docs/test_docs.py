@@ -54,7 +54,7 @@ def leads_somewhere(source: Page, link: str) -> bool:
 
 def test_a_link_to_a_missing_file_or_heading_is_seen() -> None:
     glossary = page("docs/glossary.md")
-    assert leads_somewhere(glossary, "errors.md")
+    assert leads_somewhere(glossary, "events.md")
     assert leads_somewhere(glossary, "#measures")
     assert not leads_somewhere(glossary, "no-such-page.md")
     assert not leads_somewhere(glossary, "#no-such-heading")

@@ -23,8 +23,8 @@ from orchestration.queries import snapshot_of
 from tests.docs.markdown import cells, page, ticked
 from workspaces.models import Workspace
 
-# Written by start_run and cancel_run, which need a database: tests/actions looks at those.
-BY_OTHERS = {EventType.RUN_STARTED, EventType.RUN_STOP_REQUESTED}
+# Written by start_run, before there is a driver.
+BY_OTHERS = {EventType.RUN_STARTED}
 
 ANSWER = "Harbour lights warm the granite quay. Falcons nest above the velvet meadow each spring."
 USAGE = wire.Usage(
@@ -66,6 +66,10 @@ class Played:
         self.journal.accept(command, self.at_ms)
         self.take()
 
+    def stop(self) -> None:
+        self.journal.stop(self.at_ms)
+        self.take()
+
     def take(self) -> None:
         for event in self.journal.take().events:
             self.facts.append((event.type, frozenset(event.body)))
@@ -86,7 +90,7 @@ def a_failure(label: str) -> wire.Failed:
 
 @pytest.fixture(scope="module")
 def written() -> dict[EventType, set[frozenset[str]]]:
-    """Two answers, a failed call, a version that is given up, one that is applied, and the end."""
+    """Two answers, a failed call, a version that is given up, one that is applied, a stop."""
     played = Played("A", "B", "C")
     for event in (*an_answer("A"), *an_answer("B")):
         played.call(event)
@@ -101,6 +105,7 @@ def written() -> dict[EventType, set[frozenset[str]]]:
             played.synthesis(1, a_failure("v1"))
     for event in an_answer("v2"):
         played.synthesis(2, event)
+    played.stop()
     played.command(domain.Finalise(2, "promote"))
     played.command(domain.FinishRun("degraded"))
 
