@@ -240,6 +240,8 @@ def synthesis_sentence(snapshot: Snapshot) -> str:
     progress = f"{answered(snapshot)} answers complete"
     alone = len(calls) == 1
     if snapshot["status"] == "cancelled":
+        if synthesis["state"] == "single":
+            return "Stopped. This is one answer, word for word."
         if built:
             return f"Stopped. This is what was written so far, built on {built}."
         return "Stopped before anything was written."

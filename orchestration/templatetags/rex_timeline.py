@@ -117,12 +117,9 @@ def timeline_axis(snapshot: Mapping[str, Any]) -> SafeString:
 
 
 def _now_ms(snapshot: Mapping[str, Any]) -> float:
-    """The run's clock when the snapshot was taken; zero before it started."""
-    if snapshot["started_at"] is None:
-        return 0.0
-    moments = (datetime.fromisoformat(snapshot[name]) for name in ("started_at", "now"))
-    started, now = moments
-    return max(0.0, (now - started).total_seconds() * 1000)
+    """The run's clock, which starts when the run is accepted, when the snapshot was taken."""
+    created, now = (datetime.fromisoformat(snapshot[name]) for name in ("created_at", "now"))
+    return max(0.0, (now - created).total_seconds() * 1000)
 
 
 def _svg(bars: tuple[Bar, ...], end_ms: float) -> SafeString:

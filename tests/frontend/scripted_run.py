@@ -356,7 +356,6 @@ def finished(*, failing: bool = False) -> dict[str, Any]:
     snapshot |= {
         "seq": told.seq,
         "status": "degraded" if failing else "done",
-        "started_at": "2026-11-23T12:00:00.000Z",
         "ended_at": "2026-11-23T12:00:08.650Z",
         "now": "2026-11-23T12:01:00.000Z",
         "answer": "\n\n".join(block["md"] for block in BLOCKS[3]),

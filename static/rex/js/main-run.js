@@ -22,8 +22,8 @@ forgetDraft(model.prompt);
 root.classList.add("js");
 
 let clockOffsetMs = Date.parse(model.now) - Date.now();
-const nowMs = () =>
-  Math.max(0, Date.now() + clockOffsetMs - Date.parse(model.started_at ?? model.created_at));
+/** The run's clock, which starts when the run is accepted. */
+const nowMs = () => Math.max(0, Date.now() + clockOffsetMs - Date.parse(model.created_at));
 
 const bar = new RunBar(root, { runId: model.id, nowMs });
 const cards = new Map();
@@ -45,6 +45,7 @@ function adopt() {
     if (ENDED_CALL.has(call.state)) cards.get(call.label)?.adopt(call);
   }
   if (ENDED_RUN.has(model.status)) synthesis.adopt(model);
+  announcer.prime(model);
 }
 
 function draw(frameMs) {

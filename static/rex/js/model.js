@@ -196,8 +196,6 @@ const FACTS = {
 
   "call.started": withCall((call, event, model) => {
     if (model.status === "queued") model.status = "running";
-    // The run's clock starts where at_ms is zero.
-    model.started_at ??= new Date(Date.parse(event.at) - event.at_ms).toISOString();
     call.state = event.attempt > 1 ? "retrying" : "waiting";
     call.attempt = event.attempt;
     call.started_ms ??= event.at_ms;

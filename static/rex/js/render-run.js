@@ -32,6 +32,7 @@ export class RunBar {
     text(part(this.root, "tokens"), count(sum.input_tokens + sum.output_tokens || null));
     text(part(this.root, "cost"), money(sum.cost_micro_usd));
     show(part(this.root, "stop-form"), !ended);
+    show(part(this.root, "replay-form"), ended);
     if (model.stop_requested && !ended) this.#stopping();
     text(part(this.root, "message"), model.message);
     show(part(this.root, "message"), ended && Boolean(model.message));
@@ -42,8 +43,7 @@ export class RunBar {
 
   tick(model) {
     const ended = ENDED_RUN.has(model.status);
-    const elapsed = ended ? model.totals.duration_ms : model.started_at ? this.nowMs() : null;
-    text(part(this.root, "elapsed"), duration(elapsed));
+    text(part(this.root, "elapsed"), duration(ended ? model.totals.duration_ms : this.nowMs()));
   }
 
   connection(name) {
@@ -95,6 +95,7 @@ export class Announcer {
   say(key, words) {
     if (this.said.has(key)) return;
     this.said.add(key);
+    if (this.silent) return;
     this.next = words;
     const wait = Math.max(0, this.last + SPEAK_EVERY_MS - performance.now());
     clearTimeout(this.timer);
@@ -102,6 +103,13 @@ export class Announcer {
       this.node.textContent = this.next;
       this.last = performance.now();
     }, wait);
+  }
+
+  /** What the page says already when it is loaded need not be said again. */
+  prime(model) {
+    this.silent = true;
+    this.observe(model);
+    this.silent = false;
   }
 
   /** What changed between two looks at the run, in one sentence each. */

@@ -64,6 +64,7 @@ export function synthesisSentence(model) {
   const built = list(sourcesOf(model));
 
   if (ended && model.status === "cancelled") {
+    if (synthesis.state === "single") return "Stopped. This is one answer, word for word.";
     return built ? `Stopped. This is what was written so far, built on ${built}.`
       : "Stopped before anything was written.";
   }
