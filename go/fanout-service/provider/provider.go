@@ -3,6 +3,9 @@
 package provider
 
 import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"strconv"
@@ -27,15 +30,27 @@ type Quirks struct {
 // dialLimit bounds a dial that no call waits for any more.
 const dialLimit = 30 * time.Second
 
-// NewClient returns the client for all upstream traffic: it follows no redirect (the key would
+// NewClient returns the client for all upstream traffic, through the proxies of the usual
+// environment variables: it follows no redirect (the key would
 // travel on), asks for no compression (it would hold deltas back) and has no time limit of its
 // own, because the engine's timers know the phase and name the reason.
-func NewClient() *http.Client {
+func NewClient() *http.Client { return newClient(nil) }
+
+// newClient trusts the given authorities, the system's when nil.
+func newClient(authorities *x509.CertPool) *http.Client {
 	dialer := &net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}
+	secure := &tls.Dialer{NetDialer: dialer, Config: &tls.Config{
+		RootCAs:    authorities,
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		// Resumed sessions save a round trip of the handshake.
+		ClientSessionCache: tls.NewLRUClientSessionCache(0),
+	}}
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         dialer.DialContext,
+			DialContext:         withinExchange(dialer.DialContext),
+			DialTLSContext:      withinExchange(secure.DialContext),
 			ForceAttemptHTTP2:   true,
 			TLSHandshakeTimeout: dialLimit,
 			DisableCompression:  true,
@@ -50,6 +65,30 @@ func NewClient() *http.Client {
 			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10},
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+type exchangeKey struct{}
+
+// NewExchange returns a context for one exchange with an upstream. It does not end with ctx: the
+// rest of a finished body may be read after its call. It does end a dial that is under way, which
+// net/http would let go on for the sake of its pool of connections.
+func NewExchange(ctx context.Context) (context.Context, context.CancelFunc) {
+	exchange, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	return context.WithValue(exchange, exchangeKey{}, exchange), cancel
+}
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// withinExchange makes a dial end with the exchange it serves.
+func withinExchange(dial dialFunc) dialFunc {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		if exchange, ok := ctx.Value(exchangeKey{}).(context.Context); ok {
+			defer context.AfterFunc(exchange, cancel)()
+		}
+		return dial(ctx, network, address)
 	}
 }
 

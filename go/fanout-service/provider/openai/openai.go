@@ -45,9 +45,7 @@ func (p *Provider) Stream(ctx context.Context, call fanout.Call, sink fanout.Sin
 	if err != nil {
 		return fanout.Answer{}, fanout.Fail(fanout.Internal, "the request could not be written")
 	}
-	// The exchange has a context of its own, so that the rest of a finished body can be read
-	// after the call is over. While the call lives, ctx ends it.
-	exchange, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	exchange, cancel := provider.NewExchange(ctx)
 	unlink := context.AfterFunc(ctx, cancel)
 	connected := false
 	exchange = httptrace.WithClientTrace(exchange, &httptrace.ClientTrace{

@@ -1,13 +1,17 @@
 package openai_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -166,6 +170,48 @@ func TestTheSinkEndsAnAttempt(t *testing.T) {
 	_, err := newProvider(t, provider.Quirks{})(upstream.URL, "").Stream(t.Context(), providertest.Call(), sink)
 	if !errors.Is(err, full) || !strings.HasPrefix(recorded[0].Text, sink.Texts.String()) {
 		t.Errorf("%v after %q", err, sink.Texts.String())
+	}
+}
+
+func TestAStopClosesAConnectionThatIsStillBeingMade(t *testing.T) {
+	// A server that accepts and never answers the handshake.
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = listener.Close() }()
+	ctx, stop := context.WithCancelCause(t.Context())
+	cause := fanout.Fail(fanout.TimeoutConnect, "")
+	closed := make(chan error, 1)
+	go func() {
+		conn, err := listener.Accept()
+		if err == nil {
+			stop(cause)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_, err = io.Copy(io.Discard, conn) // ends without error when the client has closed
+			_ = conn.Close()
+		}
+		closed <- err
+	}()
+	subject := newProvider(t, provider.Quirks{})("https://"+listener.Addr().String(), "sk-1")
+	if _, err := subject.Stream(ctx, providertest.Call(), &providertest.Sink{T: t}); !errors.Is(err, cause) {
+		t.Errorf("%v, want the cause of the stop", err)
+	}
+	if err := <-closed; err != nil {
+		t.Errorf("the connection was left open: %v", err)
+	}
+}
+
+func TestACertificateNobodyKnowsIsAConnectionFailure(t *testing.T) {
+	asked := false
+	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	upstream.Config.ErrorLog = log.New(io.Discard, "", 0)
+	upstream.StartTLS()
+	defer upstream.Close()
+	_, err := newProvider(t, provider.Quirks{})(upstream.URL, "sk-1").Stream(t.Context(), providertest.Call(), &providertest.Sink{T: t})
+	var failure *fanout.Failure
+	if !errors.As(err, &failure) || failure.Kind != fanout.Connection || asked {
+		t.Errorf("%v, asked %v", err, asked)
 	}
 }
 
