@@ -42,7 +42,7 @@ _ALNUM = re.compile(r"[^\W_]")
 _SENTENCE = re.compile(r"[.!?…。！？][\"'”’)\]*]*(?=\s|\Z)|[。！？]")
 
 
-class Unusable(ValueError):  # noqa: N818 - an outcome with a name, not a fault
+class Unusable(ValueError):
     """The text may not become part of the document. The message is one of the fixed reasons."""
 
 

@@ -111,5 +111,9 @@ def _notes(
     overhead = len(_NOTE.format(fence=secret, text="\n\n"))
     texts = [text for text in texts if text]
     shares = fair_shares([len(text) + overhead for text in texts], room)
-    notes = [shortened(text, share - overhead) for text, share in zip(texts, shares, strict=True)]
-    return [note for note in notes if len(note) >= LEAST_NOTE_CHARS] or notes[:1]
+    return [
+        shortened(text, share - overhead)
+        for text, share in zip(texts, shares, strict=True)
+        # The beginning of a sentence is no note; a whole answer may be as short as it likes.
+        if share - overhead >= min(len(text), LEAST_NOTE_CHARS)
+    ]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from django.conf import settings
 from msgspec import UNSET
 
-from orchestration.domain.prompts import messages_for
+from orchestration.domain import plain_prompts, prompts
 from orchestration.domain.routing import LOCAL, RECORDED
 from orchestration.domain.synthesis import StartSynthesis, State
 from orchestration.driving.load import DrivenRun
@@ -17,9 +17,8 @@ from orchestration.fanout.select import resolve_model
 FIRST_TOKEN_MS = 60_000
 STALL_MS = 30_000
 
-# What fits beside the answer into the embedded model's context of 4,096 tokens: its tokenizer needs
-# about one token for three characters of quoted JSON. Larger models take all of every answer.
-LOCAL_PROMPT_CHARS = 8_000
+# Who has room for less gets the plain prompts: rules and quoting alone would take half of it.
+SMALL_PROMPT_CHARS = 8_000
 
 
 def calls_fanout_id(run: DrivenRun) -> str:
@@ -50,13 +49,15 @@ def synthesis_request(
         # A replayed run has a recording per version; "<run>/synthesis" stands for all of them.
         original = target.upstream_model.partition("/")[0]
         target = replace(target, upstream_model=f"{original}/v{command.version}")
-    budget = settings.SYNTHESIS_PROMPT_CHARS or (
-        LOCAL_PROMPT_CHARS if target.provider == LOCAL else None
-    )
+    budget = settings.SYNTHESIS_PROMPT_CHARS or None
+    small = target.provider == LOCAL or (budget is not None and budget < SMALL_PROMPT_CHARS)
+    messages_for = plain_prompts.messages_for if small else prompts.messages_for
     prompt = messages_for(command, state, run.prompt, budget_chars=budget)
     limits = [limit for limit in (target.max_tokens, prompt.max_tokens) if limit is not None]
     params = wire.Params(
         max_tokens=min(limits) if limits else UNSET,
+        # The same seed would write again what was of no use the first time.
+        seed=UNSET if target.seed is None else target.seed + command.version,
         response_format=UNSET if prompt.response_format is None else prompt.response_format,
     )
     messages = [wire.Message(each["role"], each["content"]) for each in prompt.messages]  # type: ignore[arg-type]

@@ -1,0 +1,99 @@
+"""What may not become part of the document, whoever wrote it."""
+
+import pytest
+
+from orchestration.domain import plain_prompts, prompts
+from orchestration.domain.output_checks import (
+    COPIES_PROMPT,
+    NO_WORDS,
+    REPEATS,
+    Unusable,
+    loop_start,
+    says_nothing_new,
+    usable,
+)
+from tests.domain.synthesis_runs import sentence, text_of
+
+GOOD = text_of(0, 1, 2, 3)
+STUCK = " ".join([sentence(7)] * 12)
+
+
+def reason(text: str) -> str:
+    with pytest.raises(Unusable) as refused:
+        usable(text)
+    return str(refused.value)
+
+
+class TestLoops:
+    def test_a_text_without_repetition_is_left_as_it_is(self) -> None:
+        assert usable(GOOD) == GOOD
+
+    def test_a_text_that_runs_into_a_loop_is_kept_up_to_it(self) -> None:
+        assert usable(f"{GOOD} {STUCK}") == f"{GOOD} {sentence(7)}"
+
+    def test_a_loop_over_paragraphs_and_items_is_a_loop_too(self) -> None:
+        for glue in ("\n\n", "\n- "):
+            looping = glue.join([GOOD, *[sentence(7)] * 12])
+            assert usable(looping) == glue.join([GOOD, sentence(7)])
+
+    def test_numbers_that_go_up_do_not_hide_a_loop(self) -> None:
+        items = "\n".join(f"{n}. {sentence(7)}" for n in range(1, 13))
+        assert usable(f"{GOOD}\n\n{items}").startswith(f"{GOOD}\n\n1. {sentence(7)}")
+        assert usable(f"{GOOD}\n\n{items}").count(sentence(7)) == 1
+
+    def test_a_text_that_comes_out_of_its_loop_is_cut_there_all_the_same(self) -> None:
+        assert usable(f"{GOOD} {STUCK} {sentence(9)}") == f"{GOOD} {sentence(7)}"
+
+    def test_a_text_that_is_a_loop_from_the_start_is_refused(self) -> None:
+        assert reason("Yes, yes, yes. " + "Very true indeed it is. " * 30) == REPEATS
+
+    def test_one_word_again_and_again_is_refused(self) -> None:
+        assert reason("wheels, " * 80) == REPEATS
+
+    def test_a_loop_without_spaces_between_words_is_found(self) -> None:
+        assert loop_start("天空是蓝色的因为光被散射。" * 12) is not None
+
+    def test_a_song_may_have_a_chorus(self) -> None:
+        chorus = f"{sentence(20)}\n{sentence(21)}"
+        song = "\n\n".join(f"{text_of(n, n + 1, n + 2)}\n\n{chorus}" for n in (0, 4, 8))
+        assert usable(song) == song
+
+    def test_a_table_and_code_repeat_their_marks(self) -> None:
+        table = "| a | b |\n| --- | --- |\n" + "\n".join(f"| {n} | {n * n} |" for n in range(40))
+        assert usable(table) == table
+
+
+class TestCopies:
+    def test_candidates_as_they_were_quoted_are_refused(self) -> None:
+        assert reason('The answer is: [{"label": "A", "text": "Rain falls."}]') == COPIES_PROMPT
+        assert reason('{ "label" : "B", "text" : "' + GOOD) == COPIES_PROMPT
+
+    @pytest.mark.parametrize("rules", [prompts.SYSTEM, plain_prompts.SYSTEM])
+    def test_our_own_rules_are_refused(self, rules: str) -> None:
+        assert reason(rules) == COPIES_PROMPT
+        assert reason(f"{GOOD}\n\n{rules}") == COPIES_PROMPT
+
+    def test_json_that_answers_the_question_is_no_copy(self) -> None:
+        answer = 'Send this:\n\n```json\n{"label": "urgent", "colour": "red"}\n```'
+        assert usable(answer) == answer
+
+    def test_marker_lines_around_a_text_are_taken_off(self) -> None:
+        assert usable(f"<c-0f1e2d3c4b5a6978>\n{GOOD}\n</c-0f1e2d3c4b5a6978>") == GOOD
+
+
+class TestWords:
+    @pytest.mark.parametrize("text", ["", "  \n", "```\n```", "...", "<c-0f1e2d3c4b5a6978>"])
+    def test_marks_without_words_are_refused(self, text: str) -> None:
+        assert reason(text) == NO_WORDS
+
+    @pytest.mark.parametrize("text", ["42", "π", "Да.", "雨"])
+    def test_the_shortest_answers_are_answers(self, text: str) -> None:
+        assert usable(text) == text
+
+
+class TestNews:
+    def test_what_is_written_already_is_no_news(self) -> None:
+        assert says_nothing_new(sentence(2), GOOD)
+        assert says_nothing_new(sentence(2).upper(), GOOD)
+        assert not says_nothing_new(sentence(9), GOOD)
+        assert not says_nothing_new(f"{sentence(2)} {sentence(9)}", GOOD)
