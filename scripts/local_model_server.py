@@ -22,6 +22,10 @@ from launcher.weights import CATALOGUE, DEFAULT_MODEL, verified
 
 SLOTS = 6
 CONTEXT_TOKENS = 4096
+# Without it small models say one sentence again and again; at 1.15 they flee into words, markup and
+# code that nobody asked for.
+REPEAT_PENALTY = 1.08
+REPEAT_WINDOW_TOKENS = 128
 
 
 def serve(name: str, port: int) -> None:
@@ -47,6 +51,8 @@ def serve(name: str, port: int) -> None:
     params.n_gpu_layers = 0
     params.cache_ram_mib = 0
     params.verbosity = 1
+    params.sampling.penalty_repeat = REPEAT_PENALTY
+    params.sampling.penalty_last_n = REPEAT_WINDOW_TOKENS
     # One token at a time gains nothing from a second thread on two cores (134 tokens a second
     # with one, 49 with two); reading a prompt does (400 against 210).
     params.cpuparams.n_threads = max(1, cores // 2)
