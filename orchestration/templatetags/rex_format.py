@@ -160,6 +160,18 @@ def call_words(call: Mapping[str, Any]) -> str:
             return str(state)
 
 
+@register.filter
+def call_note(call: Mapping[str, Any]) -> str:
+    """What a reader should know of how an answer ended, or ""."""
+    if call["state"] not in ENDED_CALL:
+        return ""
+    if call["state"] not in ANSWERED:
+        return str(call["message"])
+    return (
+        "It reached its length limit and ends there." if call["finish_reason"] == "length" else ""
+    )
+
+
 _VERSION_KINDS = {"draft": "Draft", "patch": "Patch", "rewrite": "Rewrite"}
 _VERSION_STATES = {"running": "being written", "rejected": "did not apply", "failed": "failed"}
 

@@ -6,7 +6,7 @@ import { Follow } from "./follow.js";
 import { count, duration, money, speed } from "./format.js";
 import { Incremental } from "./markdown.js";
 import { ENDED_CALL, ENDED_RUN } from "./model.js";
-import { callWords } from "./words.js";
+import { callNote, callWords } from "./words.js";
 
 /** Below this many milliseconds of text a guessed speed is noise. */
 const SPEED_AFTER_MS = 400;
@@ -43,9 +43,9 @@ export class CallCard {
     const complete = this.#text(call, ended, frameMs);
     this.root.dataset.s = call.state;
     state(part(this.root, "state"), call.state, callWords(call));
-    const failed = ended && call.message && call.state !== "done" && call.state !== "cached";
-    text(part(this.root, "reason"), failed ? call.message : "");
-    show(part(this.root, "reason"), Boolean(failed));
+    const note = callNote(call);
+    text(part(this.root, "reason"), note);
+    show(part(this.root, "reason"), Boolean(note));
     this.body.setAttribute("aria-busy", ended ? "false" : "true");
     show(part(this.root, "empty"), !call.text && !ended);
     show(this.stopButton, this.mayStop && !ended && !ENDED_RUN.has(model.status));

@@ -23,6 +23,13 @@ export function callWords(call) {
   }
 }
 
+/** What a reader should know of how an answer ended, or "". */
+export function callNote(call) {
+  if (!ENDED_CALL.has(call.state)) return "";
+  if (!ANSWERED.has(call.state)) return call.message;
+  return call.finish_reason === "length" ? "It reached its length limit and ends there." : "";
+}
+
 const VERSION_KIND = { draft: "Draft", patch: "Patch", rewrite: "Rewrite" };
 const VERSION_STATE = {
   running: "being written", rejected: "did not apply", failed: "failed", applied: "",
