@@ -83,8 +83,7 @@ PERSONAS: Final = {
             "brisk",
             "Brisk",
             "The embedded model, in a few plain sentences.",
-            "You answer in at most three short sentences. Begin with the answer itself. "
-            "No introduction, no list.",
+            "You are a helpful assistant. You answer briefly, in two or three short sentences.",
             temperature=0.2,
             seed=11,
             max_tokens=90,
@@ -93,9 +92,9 @@ PERSONAS: Final = {
             "plain",
             "Plain",
             "The embedded model, explaining in everyday words.",
-            "You explain things in everyday words to a curious person. Write two short paragraphs "
-            "and give one concrete example.",
-            temperature=0.6,
+            "You are a helpful assistant. You explain things in everyday words, in two short "
+            "paragraphs with one concrete example.",
+            temperature=0.5,
             seed=23,
             max_tokens=200,
         ),
@@ -103,9 +102,9 @@ PERSONAS: Final = {
             "thorough",
             "Thorough",
             "The embedded model, at length and in order.",
-            "You are a careful teacher. Give a full answer: first the main point, then the reasons "
-            "one by one as a numbered list, then limits and exceptions.",
-            temperature=0.8,
+            "You are a careful teacher. You explain the main point first, then the reasons one by "
+            "one as a numbered list, then limits and exceptions.",
+            temperature=0.7,
             seed=37,
             max_tokens=380,
         ),
