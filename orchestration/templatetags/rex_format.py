@@ -215,7 +215,7 @@ def synthesis_word(state: str) -> str:
 
 @register.filter
 def pace_sentence(snapshot: Snapshot) -> str:
-    """When the synthesis began to be read, against the first complete answer."""
+    """When the synthesis began to be read, against the first complete answer, or the last."""
     first, final = snapshot["totals"]["ttfs_ms"], snapshot["totals"]["ttf_ms"]
     if first is None:
         return ""
@@ -224,8 +224,11 @@ def pace_sentence(snapshot: Snapshot) -> str:
         for call in snapshot["calls"]
         if call["state"] in ANSWERED
     ]
-    lead = min(ends) - first if ends else 0
-    ahead = f", {duration(lead)} before the first answer was complete" if lead > 0 else ""
+    which, ended_ms = "first", min(ends, default=0)
+    if ended_ms <= first:
+        which, ended_ms = "last", max(ends, default=0)
+    lead = ended_ms - first
+    ahead = f", {duration(lead)} before the {which} answer was complete" if lead > 0 else ""
     end = f" Final after {duration(final)}." if final is not None else ""
     return f"First text of the synthesis after {duration(first)}{ahead}.{end}"
 

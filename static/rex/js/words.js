@@ -43,14 +43,16 @@ export function versionWords(version) {
   return parts.join(", ");
 }
 
-/** When the synthesis began to be read, against the first complete answer. */
+/** When the synthesis began to be read, against the answers: the first complete one, or the last. */
 export function paceSentence(model) {
   const { ttfs_ms: first, ttf_ms: final } = model.totals;
   if (first == null) return "";
   const ends = model.calls.filter((call) => ANSWERED.has(call.state))
     .map((call) => call.started_ms + call.duration_ms);
-  const lead = ends.length ? Math.min(...ends) - first : 0;
-  const ahead = lead > 0 ? `, ${duration(lead)} before the first answer was complete` : "";
+  const which = Math.min(...ends) > first ? "first" : "last";
+  const lead = (which === "first" ? Math.min(...ends) : Math.max(...ends)) - first;
+  const ahead = ends.length && lead > 0
+    ? `, ${duration(lead)} before the ${which} answer was complete` : "";
   const end = final != null ? ` Final after ${duration(final)}.` : "";
   return `First text of the synthesis after ${duration(first)}${ahead}.${end}`;
 }
