@@ -11,6 +11,7 @@ from launcher import run_record
 from launcher.failure import Failed, advice_for, tail
 from launcher.layout import Layout
 from launcher.ports import free_port, refusal
+from launcher.prepare import uses_go_service
 from launcher.private_files import ensure_secret, write_private
 from launcher.run_record import RunRecord
 from launcher.steps import step
@@ -66,8 +67,8 @@ def running_stack(layout: Layout, address: Address, model: str) -> Iterator[Runn
         env = environment(layout, os.environ, ports, address.host, model)
         sign_in = _database(layout, env)
         with Stack(layout) as stack:
-            with step("Starting the model server, the fan-out service and the web"):
-                started = services(layout, env, ports, address, model)
+            started = services(layout, env, ports, address, model)
+            with step(f"Starting {', '.join(service.name for service in started)}"):
                 for service in started:
                     stack.start(service)
                 for service in started:
@@ -120,6 +121,12 @@ def services(
     web: tuple[str, ...] = (python, "-m", "uvicorn", "rexsite.asgi:application")
     web += ("--host", address.host)
     web += ("--port", str(address.port), "--no-access-log", "--timeout-graceful-shutdown", "5")
+    fanout = Service(
+        "fanout-service",
+        (str(layout.bin / "fanout-service"),),
+        env,
+        f"http://127.0.0.1:{ports['fanout']}/healthz",
+    )
     return (
         Service(
             "model-server",
@@ -128,12 +135,7 @@ def services(
             f"http://127.0.0.1:{ports['model']}/health",
             startup_s=180,
         ),
-        Service(
-            "fanout-service",
-            (str(layout.bin / "fanout-service"),),
-            env,
-            f"http://127.0.0.1:{ports['fanout']}/healthz",
-        ),
+        *((fanout,) if uses_go_service(env) else ()),
         Service("web", web, env, f"{address.url}/healthz", startup_s=90),
     )
 

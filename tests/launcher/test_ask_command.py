@@ -1,14 +1,16 @@
 """``./rex ask`` against a server on a real socket that cuts, refuses and stops."""
 
-import argparse
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,12 +18,20 @@ import pytest
 
 from launcher import run_record
 from launcher.ask import client
-from launcher.ask.command import ask
-from launcher.ask.options import add_arguments
 from launcher.failure import Failed
-from launcher.layout import Layout
+from launcher.layout import ROOT, Layout
 from launcher.run_record import RunRecord
 from tests.launcher.test_ask_view import LOG
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
 
 _RUN = {
     "status": "degraded",
@@ -42,7 +52,8 @@ class FakeRex(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.cut_after: list[int] = []
         self.refusal: tuple[int, dict[str, str]] | None = None
-        self.waits_for_stop = False
+        self.stop_ends_it: bool | None = None
+        self.reading = threading.Event()
         self.stopped = threading.Event()
         self.bodies: list[dict[str, Any]] = []
         self.asked: list[dict[str, list[str]]] = []
@@ -82,9 +93,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return None
-        if self.server.waits_for_stop:
+        if self.server.stop_ends_it is not None:
             self._lines(events[:3])
-            self.server.stopped.wait(20)
+            self.server.reading.set()
+            (self.server.stopped if self.server.stop_ends_it else threading.Event()).wait(30)
             events = [{**LOG[-1], "status": "cancelled", "reason": "stop.user"}]
         self._lines(events)
         self.wfile.write(b"0\r\n\r\n")
@@ -129,43 +141,59 @@ def rex(layout: Layout) -> Iterator[FakeRex]:
     server.server_close()
 
 
-def _ask(layout: Layout, *arguments: str) -> int:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return ask(layout, parser.parse_args(["Why is the sky blue?", *arguments]))
+def _started(layout: Layout, *arguments: str) -> "subprocess.Popen[str]":
+    """The command in a process of its own, as a person starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-B", ROOT / "scripts" / "launcher", "ask", *arguments],
+        env=os.environ | {"REX_STATE_DIR": str(layout.state)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def test_only_the_answer_goes_to_stdout(
-    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code = _ask(layout, "--models", "m/a, m/b", "--pipeline", "fast")
-    output = capsys.readouterr()
-    assert output.out == "It is blue.\n\nWhy?\n"
-    assert "A m/a: done" in output.err
-    assert "degraded (deadline)" in output.err
-    assert code == 3
+def _ended(process: "subprocess.Popen[str]") -> Ended:
+    out, err = process.communicate(timeout=60)
+    return Ended(process.returncode, out, err)
+
+
+def _ask(layout: Layout, *arguments: str) -> Ended:
+    return _ended(_started(layout, "Why is the sky blue?", *arguments))
+
+
+def test_only_the_answer_goes_to_stdout(layout: Layout, rex: FakeRex) -> None:
+    ended = _ask(layout, "--models", "m/a, m/b", "--pipeline", "fast")
+    assert ended.out == "It is blue.\n\nWhy?\n"
+    assert "A m/a: done" in ended.err
+    assert "degraded (deadline)" in ended.err
+    assert ended.code == 3
     assert rex.bodies == [
         {"prompt": "Why is the sky blue?", "pipeline": "fast", "models": ["m/a", "m/b"]}
     ]
     assert rex.authorised == {"Bearer sk-rex-test"}
 
 
-def test_json_is_one_object_and_quiet_is_quiet(
-    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str]
+def test_json_is_one_object_and_quiet_is_quiet(layout: Layout, rex: FakeRex) -> None:
+    ended = _ask(layout, "--json", "--quiet")
+    assert json.loads(ended.out) == _RUN
+    assert ended.err == ""
+
+
+def test_a_question_from_a_file_is_sent_as_it_is(
+    layout: Layout, rex: FakeRex, tmp_path: Path
 ) -> None:
-    _ask(layout, "--json", "--quiet")
-    output = capsys.readouterr()
-    assert json.loads(output.out) == _RUN
-    assert output.err == ""
+    (tmp_path / "question.md").write_text("Warum?\n\nÄ 🌍\n")
+    assert _ended(_started(layout, "--file", str(tmp_path / "question.md"))).code == 3
+    assert rex.bodies == [{"prompt": "Warum?\n\nÄ 🌍\n"}]
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [4, 2], [5, 1, 1, 3]])
 def test_the_events_come_once_each_however_often_the_stream_is_cut(
-    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str], cuts: list[int]
+    layout: Layout, rex: FakeRex, cuts: list[int]
 ) -> None:
     rex.cut_after = list(cuts)
-    _ask(layout, "--ndjson", "--quiet")
-    shown = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    shown = [json.loads(line) for line in _ask(layout, "--ndjson", "--quiet").out.splitlines()]
     assert sorted(shown, key=json.dumps) == sorted(LOG, key=json.dumps)
     assert len(rex.asked) == len(cuts) + 1
 
@@ -179,55 +207,62 @@ def test_a_reconnect_names_what_is_already_there(layout: Layout, rex: FakeRex) -
 def test_a_refused_question_says_why_and_exits_with_2(layout: Layout, rex: FakeRex) -> None:
     problem = {"detail": "There is no model m/x.", "code": "unknown_model", "request_id": "r1"}
     rex.refusal = (400, problem)
-    with pytest.raises(Failed, match="There is no model m/x") as failed:
-        _ask(layout)
-    assert failed.value.exit_code == 2
-    assert "unknown_model" in failed.value.advice
+    ended = _ask(layout)
+    assert ended.code == 2
+    assert "There is no model m/x." in ended.err
+    assert "unknown_model" in ended.err
+    assert "Traceback" not in ended.err
 
 
-def test_a_server_that_stays_away_is_given_up(
-    layout: Layout, rex: FakeRex, monkeypatch: pytest.MonkeyPatch
+def test_a_reader_that_closes_the_pipe_ends_it_without_a_complaint(
+    layout: Layout, rex: FakeRex
 ) -> None:
-    monkeypatch.setattr(client, "_GIVE_UP_S", 0.0)
-    rex.cut_after = [0] * 5
-    with pytest.raises(Failed, match="cannot be reached"):
-        _ask(layout, "--quiet")
-
-
-def _interrupt_when(condition: Any) -> None:
-    def wait() -> None:
-        deadline = time.monotonic() + 15
-        while not condition() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=wait, daemon=True).start()
+    process = _started(layout, "Why?", "--ndjson", "--quiet")
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 128 + signal.SIGPIPE
 
 
 def test_a_first_interrupt_stops_the_run_and_prints_what_exists(
-    layout: Layout, rex: FakeRex, capsys: pytest.CaptureFixture[str]
+    layout: Layout, rex: FakeRex
 ) -> None:
-    rex.waits_for_stop = True
-    _interrupt_when(lambda: rex.asked)
-    _ask(layout)
-    output = capsys.readouterr()
+    rex.stop_ends_it = True
+    process = _started(layout, "Why?")
+    assert rex.reading.wait(30)
+    process.send_signal(signal.SIGINT)
+    ended = _ended(process)
     assert rex.stopped.is_set()
-    assert "Stopping the run" in output.err
-    assert output.out == "It is blue.\n\nWhy?\n"
+    assert "Stopping the run" in ended.err
+    assert ended.out == "It is blue.\n\nWhy?\n"
 
 
-def test_a_second_interrupt_leaves_at_once(
-    layout: Layout,
-    rex: FakeRex,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_second_interrupt_leaves_at_once(layout: Layout, rex: FakeRex) -> None:
+    rex.stop_ends_it = False
+    process = _started(layout, "Why?")
+    assert rex.reading.wait(30)
+    process.send_signal(signal.SIGINT)
+    assert rex.stopped.wait(30)
+    process.send_signal(signal.SIGINT)
+    ended = _ended(process)
+    assert ended.code == 130
+    assert ended.out == ""
+    assert "/runs/1/" in ended.err
+
+
+class Slept(Exception):
+    """Raised instead of sleeping."""
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_server_that_stays_away_is_given_up_only_after_a_while(
+    monkeypatch: pytest.MonkeyPatch, patient: bool
 ) -> None:
-    rex.waits_for_stop = True
-    # The stop arrives, but the run does not end by it.
-    monkeypatch.setattr(rex.stopped, "wait", lambda _: time.sleep(20))
-    _interrupt_when(lambda: rex.asked)
-    _interrupt_when(rex.stopped.is_set)
-    assert _ask(layout) == 130
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert "/runs/1/" in output.err
+    def sleep(_: float) -> None:
+        raise Slept
+
+    monkeypatch.setattr("launcher.ask.client.asyncio.sleep", sleep)
+    monkeypatch.setattr(client, "_GIVE_UP_S", 60.0 if patient else -1.0)
+    with pytest.raises(Slept if patient else Failed):
+        client.Patience().wait(None).send(None)
