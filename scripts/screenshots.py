@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Page, TimeoutError, ViewportSize, sync_playwright
 
 from launcher import chromium
 from launcher.failure import Failed
@@ -20,7 +20,7 @@ from launcher.layout import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = "Why is the sky blue, and why are sunsets red?"
-WIDE, NARROW = {"width": 1440, "height": 1000}, {"width": 390, "height": 844}
+WIDE, NARROW = ViewportSize(width=1440, height=1000), ViewportSize(width=390, height=844)
 THEMES = ("light", "dark")
 RUN_TIMEOUT_MS = 300_000
 
@@ -90,13 +90,13 @@ def photograph_moments(page: Page, out: Path) -> None:
 def photograph(page: Page, out: Path, name: str) -> None:
     """The page as it is now, in both themes, wide and narrow; quickly, for a live page moves on."""
     for size, suffix in ((WIDE, ""), (NARROW, "-narrow")):
-        page.set_viewport_size({"width": size["width"], "height": size["height"]})
+        page.set_viewport_size(size)
         for theme in THEMES:
             page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
             path = out / f"{name}-{theme}{suffix}.png"
             page.screenshot(path=path)
             print(path)
-    page.set_viewport_size({"width": WIDE["width"], "height": WIDE["height"]})
+    page.set_viewport_size(WIDE)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+"""The start page, the list and the plain pages in Chromium."""
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth.forms import AuthenticationForm
+from playwright.sync_api import Page
+
+from orchestration.domain.errors import ERROR_ROWS
+from orchestration.domain.pipelines import PIPELINES
+from orchestration.forms import StartForm
+from orchestration.problems import PROBLEMS
+from orchestration.queries import RunRow
+from tests.frontend.browser import axe_violations, overflow_px
+from tests.frontend.conftest import Render
+from tests.frontend.stage import Stage
+
+pytestmark = pytest.mark.browser
+
+
+def row(status: str, prompt: str) -> RunRow:
+    return RunRow(
+        id=uuid.UUID(int=1),
+        url="/runs/1/",
+        prompt_preview=prompt,
+        status=status,
+        pipeline="synthesis",
+        created_at=datetime(2026, 11, 23, 12, 4, tzinfo=UTC),
+        duration_ms=14_230,
+        answers="2/3",
+        cost_micro_usd=2130,
+    )
+
+
+ROWS = [
+    row("running", "Should we split it?"),
+    row("done", "Summarise incident 77."),
+    row("degraded", "What does WAL change for readers?"),
+    row("failed", "averylongword" * 12),
+    row("cancelled", "<script>alert(1)</script>"),
+]
+
+
+def start_context(form: StartForm | None = None) -> dict[str, Any]:
+    form = form or StartForm(initial={"idempotency_key": "of-the-server"})
+    models = [
+        {"id": model, "title": title, "provider": model.split("/")[0], "description": ""}
+        for model, title in form.fields["models"].choices  # type: ignore[attr-defined]
+    ]
+    return {
+        "form": form,
+        "pipelines": list(PIPELINES.values()),
+        "models": models,
+        "recent": ROWS[:3],
+    }
+
+
+def refused() -> StartForm:
+    form = StartForm({"prompt": "", "pipeline": "nonsense"})
+    form.is_valid()
+    form.add_error("prompt", "Write a question first.")
+    return form
+
+
+@pytest.fixture
+def pages(stage: Stage, rendered: Render) -> Stage:
+    """Every page that is not a run."""
+    stage.pages |= {
+        "/": rendered("orchestration/start.html", start_context()),
+        "/refused/": rendered("orchestration/start.html", start_context(refused())),
+        "/runs/": rendered("orchestration/run_list.html", {"runs": ROWS, "next_cursor": "x~y"}),
+        "/empty/": rendered("orchestration/run_list.html", {"runs": [], "next_cursor": None}),
+        "/login/": rendered(
+            "registration/login.html",
+            {"form": AuthenticationForm(), "next": "/", "signed_in": False},
+        ),
+        "/errors/": rendered(
+            "orchestration/help_errors.html",
+            {"kinds": list(ERROR_ROWS.values()), "problems": PROBLEMS},
+        ),
+        **{f"/{code}/": rendered(f"{code}.html", {}) for code in (400, 403, 404, 500)},
+    }
+    return stage
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 768, 1440])
+def test_every_page_is_accessible_and_fits(
+    page: Page, pages: Stage, width: int, theme: str
+) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in pages.pages:
+        page.goto(f"{pages.url}{path}")
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        assert axe_violations(page) == [], path
+        assert overflow_px(page) == 0, path
+
+
+def test_refused_question_says_why_and_keeps_what_was_chosen(page: Page, pages: Stage) -> None:
+    page.goto(f"{pages.url}/refused/")
+    assert "Write a question first." in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("Your question").get_attribute("aria-invalid") == "true"
+
+
+def test_draft_survives_leaving_the_page(page: Page, pages: Stage) -> None:
+    page.goto(pages.url)
+    page.get_by_label("Your question").fill("half a thought")
+    page.goto(f"{pages.url}/runs/")
+    page.goto(pages.url)
+    assert page.get_by_label("Your question").input_value() == "half a thought"
+
+
+def test_what_has_been_asked_is_no_longer_a_draft(page: Page, pages: Stage) -> None:
+    page.goto(pages.url)
+    page.get_by_label("Your question").fill("asked")
+    page.evaluate("() => import('/static/rex/js/start.js').then(m => m.forgetDraft('asked'))")
+    page.reload()
+    assert page.get_by_label("Your question").input_value() == ""
+
+
+def test_control_and_enter_ask_and_a_second_press_does_not_ask_again(
+    page: Page, pages: Stage
+) -> None:
+    page.goto(pages.url)
+    question = page.get_by_label("Your question")
+    question.fill("Why?")
+    page.evaluate(
+        """() => {
+          window.sent = [];
+          document.addEventListener("submit", (event) => {
+            if (!event.defaultPrevented) sent.push(new FormData(event.target));
+            event.preventDefault();
+          });
+        }"""
+    )
+    question.press("Control+Enter")
+    question.press("Control+Enter")
+    page.get_by_role("button", name="Ask").click(force=True)
+    assert page.evaluate("sent.length") == 1
+    assert page.evaluate("sent[0].get('prompt')") == "Why?"
+    assert page.evaluate("sent[0].getAll('models').length") == 3
+
+
+def test_every_visit_has_a_key_of_its_own_for_its_one_run(page: Page, pages: Stage) -> None:
+    keys = []
+    for _ in range(2):
+        page.goto(pages.url)
+        keys.append(page.locator("[name=idempotency_key]").input_value())
+    assert len({*keys, "of-the-server"}) == 3
+
+
+def test_start_page_works_without_scripts(chromium: Any, pages: Stage) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    silent = context.new_page()
+    silent.goto(pages.url)
+    silent.get_by_label("Your question").fill("Why?")
+    with silent.expect_request(lambda request: request.method == "POST") as asked:
+        silent.get_by_role("button", name="Ask").click()
+    body = asked.value.post_data or ""
+    context.close()
+    assert "prompt=Why%3F" in body
+    assert "idempotency_key=of-the-server" in body
+    assert body.count("models=") == 3
+
+
+def test_a_runs_question_is_text_in_the_list(page: Page, pages: Stage) -> None:
+    page.goto(f"{pages.url}/runs/")
+    assert page.get_by_text("<script>alert(1)</script>").count() == 1
