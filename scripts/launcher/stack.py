@@ -14,6 +14,7 @@ from launcher.ports import free_port, refusal
 from launcher.prepare import uses_go_service
 from launcher.private_files import ensure_secret, write_private
 from launcher.run_record import RunRecord
+from launcher.stamps import digest_of, stamped, write_stamp
 from launcher.steps import step
 from launcher.supervise import Service, Stack
 
@@ -144,7 +145,7 @@ def _database(layout: Layout, env: Mapping[str, str]) -> SignIn:
     """Migrations, static files, and the first workspace; all of it again is harmless."""
     with step("Preparing the database and static files"):
         manage(layout, env, "migrate", "--no-input", "--verbosity", "0")
-        manage(layout, env, "collectstatic", "--no-input", "--verbosity", "0")
+        _collect_static(layout, env)
         made = SignIn(**json.loads(manage(layout, env, "bootstrap_workspace", "--json")))
     if made.api_key:
         write_private(layout.api_key, made.api_key)
@@ -154,6 +155,16 @@ def _database(layout: Layout, env: Mapping[str, str]) -> SignIn:
     if made.password:
         write_private(layout.sign_in, json.dumps(asdict(made)))
     return _not_yet_shown(layout) or made
+
+
+def _collect_static(layout: Layout, env: Mapping[str, str]) -> None:
+    """Hashing and compressing every file takes seconds, so only when one of them changed."""
+    inputs = [layout.root / "static", layout.root / "rexsite", layout.requirements / "run.lock"]
+    stamp, digest = layout.stamps / "static", digest_of(inputs)
+    collected = (layout.state / "static" / "staticfiles.json").exists()
+    if not (collected and stamped(stamp, digest)):
+        manage(layout, env, "collectstatic", "--no-input", "--verbosity", "0")
+        write_stamp(stamp, digest)
 
 
 def _not_yet_shown(layout: Layout) -> SignIn | None:

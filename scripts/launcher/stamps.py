@@ -26,7 +26,8 @@ def digest_of(paths: Iterable[Path], *words: str) -> str:
 
 def _files(path: Path) -> Iterable[Path]:
     if path.is_dir():
-        return (file for file in path.rglob("*") if file.is_file())
+        files = (file for file in path.rglob("*") if file.is_file())
+        return (file for file in files if file.suffix != ".pyc")
     return (path,)
 
 
