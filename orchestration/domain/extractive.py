@@ -8,6 +8,7 @@ about quality of prose; it makes coverage measurable, because what it writes can
 import json
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestration.domain import overlap as overlaps
@@ -57,16 +58,24 @@ class ExtractiveSynthesizer:
     """One run's synthesizer. `usage` lists what every call read and wrote, from its real prompt."""
 
     def __init__(
-        self, question: str, pace: Pace, *, seed: int = 0, patch_failure: float = 0.0
+        self,
+        question: str,
+        pace: Pace,
+        *,
+        seed: int = 0,
+        patch_failure: float = 0.0,
+        messages: Callable[[StartSynthesis, State, str], Prompt] = messages_for,
     ) -> None:
+        """`messages` builds the prompts that are read: their length and their common beginnings
+        decide when the first token comes."""
         self.question, self.pace, self.patch_failure = question, pace, patch_failure
         self.usage: list[Usage] = []
-        self._seed = seed
+        self._seed, self._messages = seed, messages
         self._seen: list[str] = []
 
     def write(self, command: StartSynthesis, state: State) -> Written:
         rng = random.Random(f"{self._seed} {command.version}")  # noqa: S311 - timing, not secrets
-        prompt = messages_for(command, state, self.question)
+        prompt = self._messages(command, state, self.question)
         text = self._text(command, state, rng)
         fresh, cached = self._read(prompt, text)
         pace = self.pace

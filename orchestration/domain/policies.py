@@ -36,8 +36,10 @@ class Policy:
     before the quorum, the grace or the deadline."""
     start_calls: int = 2
     """Calls that must have new material before a step of the staircase."""
-    chunk_chars: int = 512
-    """New material a call must have for a step, and the length of the step's own text."""
+    chunk_chars: int = 256
+    """A call is ready for a step when it is so far ahead of the draft. Half as much as usual for
+    staircases: the first step comes sooner, and its own length (`step_chars`) depends on what
+    there is to say."""
     max_steps: int = 8
 
     revise: Revise = "patch"

@@ -56,8 +56,10 @@ from orchestration.domain.synthesis_state import (
 )
 
 _CONTACT = re.compile(r"https?://[^\s)>\]\"'`]+|[\w.+-]+@[\w-]+\.[\w.-]+")
-_SENTENCE_END = re.compile(r"[.!?…:)`|*\"”»。！？]\s*\Z")
-_LAST_SENTENCE = re.compile(r"\A(.*[.!?。！？][\"')\]*]*)(?=\s)", re.S)
+_SENTENCE_END = re.compile(r"[.!?…:)\]`|*\"”»。！？]\s*\Z")
+_LAST_SENTENCE = re.compile(
+    r"\A(.*[.!?。！？][\"')\]*]*(?:[ \t]*\[[^\[\]\n]{1,20}\])*)(?=\s)", re.S
+)
 
 
 def apply(state: State, fact: Fact, now: float) -> State:

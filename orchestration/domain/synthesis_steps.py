@@ -22,6 +22,7 @@ from orchestration.domain.synthesis_state import (
     readable,
 )
 
+FEWEST_STEP_CHARS = 200
 FIRST_PARAGRAPH_CHARS = 160
 """A paragraph shorter than this (a heading, "Sure, here it is:") does not start the staircase."""
 LEAST_STEP_CHARS, MOST_STEP_CHARS = 1_100, 1_600
@@ -98,11 +99,14 @@ def _live(state: State) -> list[Call]:
 
 def step_chars(command: StartSynthesis | SynthesisStarted | Version, state: State) -> int:
     """About how much a step should write: as far as the second-longest of its sources is ahead of
-    the draft. Follows from the sources alone, so that a prompt can be built again from the log."""
+    the draft, but never more than there is to write from. Follows from the sources alone, so that
+    a prompt can be built again from the log."""
     base = state.documents.get(command.base_version)
+    written = len(base.text) if base else 0
     shown = sorted((source.chars for source in command.sources), reverse=True)
-    ahead = shown[min(1, len(shown) - 1)] - (len(base.text) if base else 0)
-    return max(LEAST_STEP_CHARS, min(MOST_STEP_CHARS, ahead))
+    ahead = shown[min(1, len(shown) - 1)] - written
+    least = min(LEAST_STEP_CHARS, max(sum(shown) - written, FEWEST_STEP_CHARS))
+    return max(least, min(MOST_STEP_CHARS, ahead))
 
 
 def _ahead(policy: Policy, state: State, call: Call, length: int) -> bool:

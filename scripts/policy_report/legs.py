@@ -6,8 +6,10 @@ import random
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from orchestration.domain import plain_prompts, prompts
 from orchestration.domain.extractive import Pace
 from orchestration.domain.policies import CHARS_PER_TOKEN
 from orchestration.domain.virtual_clock import Leg
@@ -32,6 +34,8 @@ class CaseSet:
     cases: tuple[Case, ...]
     pace: Pace
     patch_failure: float
+    prompts: ModuleType
+    """The module whose prompts the synthesizer is sent."""
     assumptions: tuple[str, ...] = field(default=())
 
 
@@ -49,6 +53,7 @@ def recorded(path: Path) -> CaseSet:
         cases,
         pace,
         0.1,
+        plain_prompts,
         (
             "Legs: real answers of the embedded model with their real timing; all three personas"
             " share one machine.",
@@ -126,6 +131,7 @@ def paced_like_providers(path: Path, *, repeats: int, seed: int) -> CaseSet:
         cases,
         Pace(),
         0.1,
+        prompts,
         PROVIDER_ASSUMPTIONS,
     )
 

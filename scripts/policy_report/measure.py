@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from orchestration.domain import overlap as overlaps
 from orchestration.domain.budget import CACHED, FRESH, OUTPUT
 from orchestration.domain.document import Document
-from orchestration.domain.extractive import ExtractiveSynthesizer, Pace, document_claims
+from orchestration.domain.extractive import ExtractiveSynthesizer, document_claims
 from orchestration.domain.overlap import Claim
 from orchestration.domain.policies import CHARS_PER_TOKEN, Policy
 from orchestration.domain.synthesis import (
@@ -22,7 +22,7 @@ from orchestration.domain.synthesis import (
     SynthesisStarted,
 )
 from orchestration.domain.virtual_clock import Trace, simulate
-from policy_report.legs import Case
+from policy_report.legs import Case, CaseSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,18 @@ class Outcome:
     mode: str
 
 
-def measure(case: Case, policy: Policy, pace: Pace, patch_failure: float) -> Outcome | None:
+def measure(case: Case, policy: Policy, cases: CaseSet) -> Outcome | None:
     """None when no answer of the run succeeded: nothing can be compared then."""
     claims = _claims(case)
     if not claims:
         return None
-    writer = ExtractiveSynthesizer(case.question, pace, seed=case.seed, patch_failure=patch_failure)
+    writer = ExtractiveSynthesizer(
+        case.question,
+        cases.pace,
+        seed=case.seed,
+        patch_failure=cases.patch_failure,
+        messages=cases.prompts.messages_for,
+    )
     trace = simulate(policy, case.legs, writer, seed=f"report-{case.seed}")
     state = trace.state
     ttf_s = next(at_s for at_s, fact in trace.log if isinstance(fact, Finalised))

@@ -14,10 +14,11 @@ from orchestration.domain.synthesis import (
 )
 from orchestration.domain.virtual_clock import Leg, Trace, Written
 
-WORDS = (
-    "harbour lantern orchard granite velvet copper meadow whisper compass thunder saffron marble"
-    " willow ember quarry tundra falcon ribbon anchor cinder glacier bramble summit prairie"
-).split()
+_WORDS = """
+harbour lantern orchard granite velvet copper meadow whisper compass thunder saffron marble willow
+ember quarry tundra falcon ribbon anchor cinder glacier bramble summit prairie
+"""
+WORDS = _WORDS.split()
 
 
 def sentence(number: int, of: str = "") -> str:

@@ -17,6 +17,7 @@ from orchestration.domain.synthesis import (
     SynthesisFinished,
     answer_text,
     apply,
+    closing,
     coverage,
     decide,
     next_wake_s,
@@ -170,8 +171,9 @@ class TestFinal:
     def test_the_grace_is_for_calls_that_can_make_it(self, end_s: float, waited: bool) -> None:
         legs = three(C=leg("C", C, first_s=1.5, end_s=end_s))
         trace = simulate(BALANCED, legs, Scripted())
-        last = [v for v in trace.state.versions if not v.late][-1]
-        assert last.started_s == pytest.approx(9.5 if waited else 8.0)
+        close = closing(BALANCED, trace.state)
+        assert close is not None
+        assert close.at_s == pytest.approx(9.5 if waited else 8.0)
 
     def test_what_a_straggler_has_written_by_then_is_part_of_the_final(self) -> None:
         trace = simulate(BALANCED, three(C=leg("C", C, first_s=1.5, end_s=30)), Scripted())
