@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-import time
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from orchestration.events_api import read_have
 from orchestration.follow import follow
 from orchestration.models import Run
 from orchestration.queries import RunNotFound, run_of, snapshot_of
-from orchestration.reader import cursor_from
+from orchestration.reader import Position, cursor_from
 from workspaces.access import Actor, actor_from_authorization, actor_from_user
 
 HEARTBEAT_S = 20.0
@@ -22,6 +23,11 @@ HEARTBEAT_S = 20.0
 SEND_TIMEOUT_S = 20.0
 # Membership may end while the page is open; it is looked at again this often.
 REAUTHORISE_S = 5.0
+# A subscription names a position in each text. Anything longer is no subscription.
+MAX_MESSAGE_CHARS = 64_000
+# A frame's text ends about here: what one write hands to the socket is all a reader that takes
+# nothing can make this process hold.
+FRAME_TEXT_CHARS = 128_000
 
 NOT_AUTHENTICATED, NOT_FOUND, TOO_SLOW, BAD_MESSAGE = 4401, 4404, 4408, 4400
 
@@ -30,7 +36,9 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """``/ws/runs/<id>/``; the frames are described in docs/events.md."""
 
     run: Run
+    awaiting_subscription = False
     forwarding: asyncio.Task[None] | None = None
+    guarding: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         # Accept first: a browser is not told the status of a refused upgrade, only a close code.
@@ -38,33 +46,36 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         refused = await in_database(self._authorise)
         if refused:
             await self._bye(*refused)
+        self.awaiting_subscription = not refused
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        if self.forwarding is not None:
+        # Also what was on its way when the socket was refused comes here.
+        if not self.awaiting_subscription:
             return
+        self.awaiting_subscription = False
         try:
-            message = json.loads(text_data or "")
-            since, have = message["since"], read_have(message.get("have", {}))
-            sound = message["k"] == "sub" and type(since) is int and since >= 0
-        except (ValueError, KeyError, TypeError, RecursionError):
-            sound = False
-        if not sound:
+            since, have = read_subscription(text_data or "")
+        except ValueError:
             await self._bye(BAD_MESSAGE, "bad_message")
             return
         self.forwarding = asyncio.create_task(self._forward(since, have))
+        self.guarding = asyncio.create_task(self._guard(self.forwarding))
 
     async def disconnect(self, code: int) -> None:
         # Leaving a page is never a stop of its run.
         if self.forwarding is not None:
             self.forwarding.cancel()
 
-    async def _forward(self, since: int, have: dict[str, tuple[int, int]]) -> None:
-        try:
-            await self._replay_and_follow(since, have)
-        except TimeoutError:
-            await self.close(TOO_SLOW)
+    async def _forward(self, since: int, have: dict[str, Position]) -> None:
+        # A reader may be gone at any moment, also while it is told goodbye.
+        with suppress(OSError):
+            try:
+                await self._replay_and_follow(since, have)
+            except TimeoutError:
+                # Waits until the reader takes something again or is gone, and holds nothing else.
+                await self.close(TOO_SLOW)
 
-    async def _replay_and_follow(self, since: int, have: dict[str, tuple[int, int]]) -> None:
+    async def _replay_and_follow(self, since: int, have: dict[str, Position]) -> None:
         run = await in_database(self._reload)
         if run is None:
             await self._bye(NOT_FOUND, "not_found")
@@ -79,19 +90,22 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             since = snapshot["seq"]
             have = {call["label"]: (call["rev"], len(call["text"])) for call in snapshot["calls"]}
         cursor = await in_database(cursor_from, run, since, have)
-        checked_at = time.monotonic()
         async for events in follow(run.pk, cursor, heartbeat_s=HEARTBEAT_S):
-            if time.monotonic() - checked_at > REAUTHORISE_S:
-                checked_at = time.monotonic()
-                refused = await in_database(self._authorise)
-                if refused:
-                    await self._bye(*refused)
-                    return
-            if events:
-                await self._frame(k="ev", events=events)
-            else:
+            for portion in portions(events):
+                await self._frame(k="ev", events=portion)
+            if not events:
                 await self._frame(k="hb", seq=cursor.since)
         await self._bye(1000, "run_done")
+
+    async def _guard(self, forwarding: asyncio.Task[None]) -> None:
+        """Look again, on a clock of its own, whether this reader may still read."""
+        while not forwarding.done():
+            await asyncio.wait({forwarding}, timeout=REAUTHORISE_S)
+            refused = None if forwarding.done() else await in_database(self._authorise)
+            if refused:
+                forwarding.cancel()
+                with suppress(OSError):
+                    await self._bye(*refused)
 
     def _authorise(self) -> tuple[int, str] | None:
         """Close code and reason where this socket may not read the run; nothing is remembered."""
@@ -132,6 +146,35 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _bye(self, code: int, reason: str) -> None:
         await self._frame(k="bye", code=reason, retry=False)
         await self.close(code)
+
+
+def read_subscription(text: str) -> tuple[int, dict[str, Position]]:
+    """(since, have) of a client's one frame; ValueError where it is none."""
+    if len(text) > MAX_MESSAGE_CHARS:
+        raise ValueError("too long")
+    try:
+        message = json.loads(text)
+        since, have = message["since"], read_have(message.get("have", {}))
+        sound = message["k"] == "sub" and type(since) is int and since >= 0
+    except (KeyError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise ValueError("not a subscription")
+    return since, have
+
+
+def portions(events: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """``events`` in order, in lists whose text ends at about ``FRAME_TEXT_CHARS``."""
+    portion: list[dict[str, Any]] = []
+    chars = 0
+    for event in events:
+        portion.append(event)
+        chars += len(event.get("text", ""))
+        if chars >= FRAME_TEXT_CHARS:
+            yield portion
+            portion, chars = [], 0
+    if portion:
+        yield portion
 
 
 def _now() -> str:
