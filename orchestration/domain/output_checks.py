@@ -4,8 +4,9 @@ Small models, and large ones on a bad day, repeat a sentence until the token lim
 they were given, or return marks without words. None of that may reach the page. The checks are
 deterministic and the same for every model; whoever fails them is treated as a call that failed.
 
-A loop is found by its words: runs of `GRAM` words that came before. Twice is style (a refrain, a
-definition taken up again), three times over a long stretch is a loop.
+A loop is found by its words: runs of `GRAM` words that came before. Said twice it may be style (a
+refrain, a definition taken up again); a long stretch said three times, or nearly half of a text
+said twice, is a loop. Code and tables repeat themselves by nature and are left alone.
 """
 
 import re
@@ -26,6 +27,8 @@ LOOP_WORDS = 36
 """A loop is at least so many words said for the third time or more …"""
 LOOP_SHARE = 0.25
 """… and this share of the text: the chorus of a song is less."""
+TWICE_SHARE = 0.4
+"""Or this share of the text is repetition of any kind; of a song's words it is a third."""
 STRETCH_WORDS = 20
 REPEATED = 0.8
 """A stretch of `STRETCH_WORDS` is repetition when this share of it was said before."""
@@ -38,6 +41,7 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]+")
 _MARKER = r"\s*</?[a-z]-[0-9a-f]{6,}>?[ \t]*"
 _MARKER_LINE = re.compile(rf"\A{_MARKER}(?:\n|\Z)|\n{_MARKER}\Z")
 _QUOTED_ROW = re.compile(r'\{\s*"label"\s*:\s*"[^"]{0,40}"\s*,\s*"text"\s*:')
+_CODE_OR_TABLE = re.compile(r"^[ \t]*(```|~~~).*?(?:^[ \t]*\1|\Z)|^[ \t]*\|.*?$", re.M | re.S)
 _ALNUM = re.compile(r"[^\W_]")
 _SENTENCE = re.compile(r"[.!?…。！？][\"'”’)\]*]*(?=\s|\Z)|[。！？]")
 
@@ -75,11 +79,15 @@ def without_markers(text: str) -> str:
 def loop_start(text: str) -> int | None:
     """Where a text that loops begins to repeat itself, as an offset in code points; None when it
     does not loop. Nothing says that what follows a loop is any better than the loop."""
-    found = list(_WORD.finditer(text))
+    prose = _CODE_OR_TABLE.sub(lambda match: " " * len(match[0]), text)
+    found = list(_WORD.finditer(prose))
     counts = _earlier_runs([match[0].casefold() for match in found])
-    if sum(count >= 2 for count in counts) < max(LOOP_WORDS, LOOP_SHARE * len(counts)):
-        return None
     again = [0, *accumulate(count >= 1 for count in counts)]
+    thrice = sum(count >= 2 for count in counts)
+    if thrice < max(LOOP_WORDS, LOOP_SHARE * len(counts)) and (
+        again[-1] < max(LOOP_WORDS, TWICE_SHARE * len(counts))
+    ):
+        return None
     for at, count in enumerate(counts):
         end = min(at + STRETCH_WORDS, len(counts))
         if count and again[end] - again[at] >= REPEATED * (end - at):

@@ -58,7 +58,18 @@ class TestLoops:
         song = "\n\n".join(f"{text_of(n, n + 1, n + 2)}\n\n{chorus}" for n in (0, 4, 8))
         assert usable(song) == song
 
-    def test_a_table_and_code_repeat_their_marks(self) -> None:
+    def test_a_text_written_out_twice_is_kept_once(self) -> None:
+        assert usable(f"{GOOD}\n\n{text_of(4, 5)}\n\n{GOOD}") == f"{GOOD}\n\n{text_of(4, 5)}"
+
+    def test_code_and_tables_may_repeat_themselves(self) -> None:
+        rows = "INSERT INTO users (name, email, city, street) VALUES (?, ?, ?, ?);\n" * 40
+        code = f"{GOOD}\n\n```sql\n{rows}```\n\n{sentence(9)}"
+        assert usable(code) == code
+        row = "| Berlin | a very large and very old city | yes |\n" * 20
+        table = f"{GOOD}\n\n{row}\n{sentence(9)}"
+        assert usable(table) == table
+
+    def test_a_table_of_numbers_is_no_loop(self) -> None:
         table = "| a | b |\n| --- | --- |\n" + "\n".join(f"| {n} | {n * n} |" for n in range(40))
         assert usable(table) == table
 
