@@ -1,6 +1,6 @@
 """Replay recorded answers through every synthesis policy and write what each would have done.
 
-    python scripts/synthesis_policy_report.py [--legs FILE] [--data FILE] [--repeats 2] [--out DIR]
+    python scripts/synthesis_policy_report.py [--legs FILE] [--data FILE] [--repeats 3] [--out DIR]
 
 Two sets of runs: legs recorded from the embedded model (scripts/record_legs.py), and stored
 answers of real models paced like providers. A set whose file is absent is skipped, and said so.
@@ -36,8 +36,8 @@ def main() -> int:
     parser.add_argument(
         "--data", type=Path, default=ROOT.parent / "shared" / "data" / "recorded_answers.jsonl"
     )
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "policy")
     options = parser.parse_args()
     sets: list[CaseSet] = []
@@ -100,7 +100,7 @@ def _figures(cases: CaseSet) -> dict[str, Any]:
 
 
 def _outcomes(cases: CaseSet, policy: str) -> list[Outcome]:
-    found = [measure(c, POLICIES[policy], cases.pace, cases.patch_failure) for c in cases.cases]
+    found = [measure(c, POLICIES[policy], cases) for c in cases.cases]
     # Runs without any answer are without one under every policy, so the lists stay parallel.
     return [outcome for outcome in found if outcome is not None]
 

@@ -39,6 +39,8 @@ TEMPLATE_VERSION = "synthesis-1"
 
 MAX_SOURCE_CHARS = 24_000
 """Of one answer: no candidate may crowd out the others."""
+LEAST_QUOTED_CHARS = 20
+"""Where less of a candidate would fit, it is left out."""
 CHARS_PER_WORD = 6
 PATCH_TOKENS = 1_200
 
@@ -254,18 +256,19 @@ def _cut_down(
     question = shortened(clean(question, quote.fence), room // 4)
     parts = [_QUESTION.format(fence=quote.fence, question=question)]
     tail = [quote.ask(command, first=not base)]
-    document = quote.base(command)
     if command.kind == "patch":
-        tail.append(quote.draft(document))
-    elif base and command.kind == "draft":
-        written = shortened(clean(document.text, quote.fence), room // 4, keep="end")
+        tail.append(quote.draft(quote.base(command)))
+    elif base:
+        said = clean(quote.base(command).text, quote.fence)
+        written = shortened(said, room // 4, keep="end")
         tail.append("Written so far:\n" + json.dumps(written, ensure_ascii=False))
     tail.append(_REMINDER.format(fence=quote.fence))
     rows = quote.rows(command.sources, shown) or quote.rows(command.sources, {})
-    used = len("\n\n".join([*parts, quote.candidates([]), *tail])) + 2
+    # Two more for the comma and space between each two rows.
+    used = len("\n\n".join([*parts, quote.candidates([]), *tail])) + 2 * len(rows)
     shares = fair_shares([len(json.dumps(row, ensure_ascii=False)) for row in rows], room - used)
     for row, share in zip(rows, shares, strict=True):
-        overhead = len(json.dumps({**row, "text": ""}, ensure_ascii=False)) + 2
+        overhead = len(json.dumps({**row, "text": ""}, ensure_ascii=False))
         row["text"] = _fitting(row["text"], share - overhead)
     rows = [row for row in rows if row["text"]]
     turn = "\n\n".join([*parts, quote.candidates(rows), *tail])
@@ -286,16 +289,19 @@ def fair_shares(sizes: list[int], room: int) -> list[int]:
 
 def _fitting(text: str, room: int) -> str:
     """The longest beginning whose JSON fits, ending at a word; empty when hardly anything would."""
-    while text and len(json.dumps(text, ensure_ascii=False)) - 2 > room:
-        over = len(json.dumps(text, ensure_ascii=False)) - 2 - room
-        text = text[: max(0, len(text) - max(over, 8) - len(_CUT_MARK))]
-        text = text.rpartition(" ")[0]
-        if len(text) < 20:
-            return ""
-        text += _CUT_MARK
-        if len(json.dumps(text, ensure_ascii=False)) - 2 > room:
-            text = text.removesuffix(_CUT_MARK)
-    return text
+    if _json_chars(text) <= room:
+        return text
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = _json_chars(text[:middle] + _CUT_MARK) <= room
+        low, high = (middle, high) if fits else (low, middle - 1)
+    kept = text[:low].rpartition(" ")[0] or text[:low]
+    return kept + _CUT_MARK if len(kept) >= LEAST_QUOTED_CHARS else ""
+
+
+def _json_chars(text: str) -> int:
+    return len(json.dumps(text, ensure_ascii=False)) - 2
 
 
 def shortened(text: str, room: int, keep: Literal["start", "end"] = "start") -> str:

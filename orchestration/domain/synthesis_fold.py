@@ -28,6 +28,7 @@ from orchestration.domain.output_checks import (
     NO_WORDS,
     REPEATS_FENCE,
     Unusable,
+    new_paragraphs,
     says_nothing_new,
     usable,
     without_markers,
@@ -247,11 +248,12 @@ def _document(state: State, version: Version, shown: dict[str, str]) -> tuple[Do
         ops = _useful(ops, state.document.text)
         document, changed = apply_ops(state.document, version.version, ops)
         return _attributed(state, document, version, shown, only=changed)
-    text = _new_text(state, version)
+    texts = split_blocks(_new_text(state, version))
     if version.kind == "rewrite":
-        document = rewritten(state.document, version.version, split_blocks(text))
+        document = rewritten(state.document, version.version, new_paragraphs(texts))
     else:
-        document = appended(state.document, version.version, split_blocks(text))
+        written = [block.md for block in state.document.blocks]
+        document = appended(state.document, version.version, new_paragraphs(texts, written))
     return _attributed(state, document, version, shown)
 
 
@@ -351,10 +353,10 @@ def _finalised(state: State, fact: Finalised) -> State:
     if fact.mode != "single" or fact.label is None or fact.label not in state.calls:
         return state
     # Verbatim means one block: cutting and joining could change the blank lines.
-    number = state.document.version
     block = Block(f"b{state.document.next_block}", state.calls[fact.label].text)
     block = replace(block, sources=(fact.label,), status="single")
-    return _with_document(state, Document(number, (block,), state.document.next_block + 1))
+    # Version 0: made by no synthesis.
+    return _revised(state, Document(0, (block,), state.document.next_block + 1))
 
 
 def _stop_requested(state: State, fact: StopRequested) -> State:

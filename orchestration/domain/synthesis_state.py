@@ -271,7 +271,7 @@ class State:
     stated: frozenset[int] = frozenset()
     """Ids of the overlap's claims that the document states."""
     documents: Mapping[int, Document] = field(default_factory=dict, repr=False)
-    """The document as each applied version left it; of an answer shown verbatim there is none."""
+    """The document as each applied version left it; an answer shown verbatim is version 0."""
     versions: tuple[Version, ...] = ()
     stop_requested: bool = False
     final: Final | None = None
