@@ -10,7 +10,7 @@ said twice, is a loop. Code and tables repeat themselves by nature and are left 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 from orchestration.domain.plain_prompts import INSTRUCTIONS as PLAIN_INSTRUCTIONS
@@ -32,6 +32,7 @@ TWICE_SHARE = 0.4
 STRETCH_WORDS = 20
 REPEATED = 0.8
 """A stretch of `STRETCH_WORDS` is repetition when this share of it was said before."""
+PARAGRAPH_WORDS = 20
 LEAST_KEPT_WORDS = 12
 """What stands before a loop is kept from this length on."""
 COPIED_WORDS = 9
@@ -97,17 +98,32 @@ def loop_start(text: str) -> int | None:
 
 def says_nothing_new(text: str, written: str) -> bool:
     """Whether a text is, nearly word for word, made of what is written already."""
-    old = [word.casefold() for word in _WORD.findall(written)]
-    new = [word.casefold() for word in _WORD.findall(text)]
+    old, new = _fold(written), _fold(text)
     if len(new) < GRAM:
         return " ".join(new) in " ".join(old)
     counts = _earlier_runs(old + new)[len(old) :]
     return sum(count >= 1 for count in counts) >= REPEATED * len(new)
 
 
+def new_paragraphs(blocks: Iterable[str], written: Iterable[str] = ()) -> tuple[str, ...]:
+    """The blocks without paragraphs that stand before them or in `written`, word for word. Only
+    prose of `PARAGRAPH_WORDS` words on one line: a chorus and a line of code come again."""
+    known = {_fold(block) for block in written}
+    kept = []
+    for block in blocks:
+        words = _fold(block)
+        if len(words) < PARAGRAPH_WORDS or "\n" in block or words not in known:
+            kept.append(block)
+        known.add(words)
+    return tuple(kept)
+
+
 def copies_instructions(text: str) -> bool:
-    words = [word.casefold() for word in _WORD.findall(text)]
-    return any(run in _OURS for run in _runs(words, COPIED_WORDS))
+    return any(run in _OURS for run in _runs(_fold(text), COPIED_WORDS))
+
+
+def _fold(text: str) -> tuple[str, ...]:
+    return tuple(word.casefold() for word in _WORD.findall(text))
 
 
 def _earlier_runs(words: Sequence[str]) -> list[int]:
@@ -135,5 +151,5 @@ def _runs(words: Sequence[str], length: int) -> list[tuple[str, ...]]:
 _OURS = frozenset(
     run
     for text in (*QUOTED_INSTRUCTIONS, *PLAIN_INSTRUCTIONS)
-    for run in _runs([word.casefold() for word in _WORD.findall(text)], COPIED_WORDS)
+    for run in _runs(_fold(text), COPIED_WORDS)
 )

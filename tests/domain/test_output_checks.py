@@ -9,6 +9,7 @@ from orchestration.domain.output_checks import (
     REPEATS,
     Unusable,
     loop_start,
+    new_paragraphs,
     says_nothing_new,
     usable,
 )
@@ -103,6 +104,16 @@ class TestWords:
 
 
 class TestNews:
+    def test_a_paragraph_comes_once(self) -> None:
+        first, second, third = text_of(0, 1, 2), text_of(3, 4, 5), text_of(6, 7, 8)
+        assert new_paragraphs([first, second, first, third]) == (first, second, third)
+        assert new_paragraphs([second, third], written=[first, third]) == (second,)
+
+    def test_a_chorus_and_a_short_line_come_again(self) -> None:
+        chorus = f"{sentence(0)}\n{sentence(1)}\n{sentence(2)}"
+        song = (text_of(3, 4), chorus, "And again:", text_of(5, 6), chorus, "And again:")
+        assert new_paragraphs(song) == song
+
     def test_what_is_written_already_is_no_news(self) -> None:
         assert says_nothing_new(sentence(2), GOOD)
         assert says_nothing_new(sentence(2).upper(), GOOD)
