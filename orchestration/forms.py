@@ -1,5 +1,7 @@
 """The form that starts a run."""
 
+import hashlib
+import json
 from typing import Any
 
 from django import forms
@@ -36,8 +38,16 @@ class StartForm(forms.Form):
             prompt=self.cleaned_data["prompt"],
             pipeline=self.cleaned_data["pipeline"] or DEFAULT_PIPELINE,
             models=tuple(self.cleaned_data["models"]),
-            idempotency_key=self.cleaned_data["idempotency_key"] or None,
+            idempotency_key=self._idempotency_key(),
         )
+
+    def _idempotency_key(self) -> str | None:
+        """The form's key with what was asked: sent twice it is one run, but a browser that brings
+        an old form back, its hidden key included, may ask another question with it."""
+        asked = dict(self.cleaned_data)
+        if not asked["idempotency_key"]:
+            return None
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
     def refuse(self, error: InvalidRun) -> None:
         """Show why ``start_run`` refused, at the field it is about."""

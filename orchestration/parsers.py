@@ -36,7 +36,7 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        limit = settings.MAX_JSON_BYTES
         body = stream.read(limit + 1)
         if len(body) > limit:
             raise ApiError("body_too_large", f"The body is larger than {limit:,} bytes.")

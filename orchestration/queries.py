@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -83,8 +83,9 @@ def _read_cursor(cursor: str) -> tuple[datetime, UUID] | None:
     created, _, pk = cursor.partition("~")
     try:
         moment = datetime.fromisoformat(created)
-        return (moment, UUID(pk)) if moment.tzinfo else None
-    except ValueError:
+        # In UTC at once: an offset can carry the first or last day there is out of all time.
+        return (moment.astimezone(UTC), UUID(pk)) if moment.tzinfo else None
+    except (ValueError, OverflowError):
         return None
 
 

@@ -2,8 +2,10 @@
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 
 from orchestration.problems import problem_response
+from rexsite.request_id import request_id_of
 
 API_PREFIX = "/api/"
 
@@ -27,7 +29,11 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    return _answer(request, 500, "internal", "500.html")
+    if request.path.startswith(API_PREFIX):
+        return problem_response(request, "internal")
+    # Without the request's reader, who would be asked of the database: it may be what failed.
+    known = {"request_id": request_id_of(request), "COOKIES": request.COOKIES}
+    return HttpResponse(render_to_string("500.html", {"request": known}), status=500)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

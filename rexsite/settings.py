@@ -170,7 +170,9 @@ STORAGES = {
 }
 
 # A prompt of the longest length is at most four bytes a character, and JSON may escape each as six.
-DATA_UPLOAD_MAX_MEMORY_SIZE = max(1_000_000, MAX_PROMPT_CHARS * 6 + 65_536)
+MAX_JSON_BYTES = max(1_000_000, MAX_PROMPT_CHARS * 6 + 65_536)
+# A form is taken far beyond that, so that a question that is too long comes back with its text.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * MAX_JSON_BYTES
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 200
 
 SESSION_COOKIE_HTTPONLY = True

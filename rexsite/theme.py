@@ -1,6 +1,7 @@
 """The reader's choice of light, dark or the system's theme, kept in a cookie."""
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
+from django.core.exceptions import BadRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
@@ -14,7 +15,7 @@ def set_theme(request: HttpRequest) -> HttpResponse:
     """POST theme=auto|light|dark; goes back to where the reader was."""
     theme = request.POST.get("theme", "")
     if theme not in THEMES:
-        return HttpResponseBadRequest("theme takes auto, light or dark.")
+        raise BadRequest("theme takes auto, light or dark.")
     back = request.POST.get("next") or request.headers.get("Referer") or ""
     # Only back into this site: an open redirect would lend our name to anyone's page.
     safe = url_has_allowed_host_and_scheme(
