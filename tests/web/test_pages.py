@@ -5,7 +5,6 @@ import re
 from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 
 from orchestration.actions.cancel_run import cancel_run
@@ -331,7 +330,7 @@ def refusals(alice: Person) -> list[tuple[str, Any, int]]:
     browser = alice.browser()
     forged = Client(enforce_csrf_checks=True)
     forged.force_login(alice.user)
-    lost: HttpResponse = browser.get("/nothing/here")
+    lost: Any = browser.get("/nothing/here")
     return [
         ("/nothing/here", lost, 404),
         ("/api/nothing", browser.get("/api/nothing"), 404),
