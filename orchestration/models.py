@@ -92,22 +92,18 @@ class Run(models.Model):
         return f"run {self.id} ({self.status})"
 
 
-class Call(models.Model):
-    """One model's answer within a run. ``pacing`` is that of ``driving.flow.Flow``."""
+class ModelCall(models.Model):
+    """What is kept of one request to one model: its text, how it came, how it ended, its cost.
 
-    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="calls")
-    label = models.CharField(max_length=1)
+    ``pacing`` is that of ``driving.flow.Flow``. ``first_token_ms`` and ``duration_ms`` count from
+    the start of the call; ``reason`` is an error kind, ``message`` its sentence.
+    """
+
     model = models.CharField(max_length=200)
-    provider = models.CharField(max_length=60)
-    state = models.CharField(max_length=10, choices=_choices(CallState), default=CallState.QUEUED)
     reason = models.CharField(max_length=40, null=True, blank=True)
     message = models.CharField(max_length=300, blank=True)
-    attempt = models.PositiveSmallIntegerField(default=0)
-    rev = models.PositiveSmallIntegerField(default=0)
     text = models.TextField(blank=True)
     pacing = models.JSONField(default=list)
-    stop_requested_at = models.DateTimeField(null=True, blank=True)
-    started_ms = models.PositiveIntegerField(null=True, blank=True)
     first_token_ms = models.PositiveIntegerField(null=True, blank=True)
     duration_ms = models.PositiveIntegerField(null=True, blank=True)
     finish_reason = models.CharField(max_length=20, null=True, blank=True)
@@ -118,6 +114,22 @@ class Call(models.Model):
     cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
 
     class Meta:
+        abstract = True
+
+
+class Call(ModelCall):
+    """One model's answer within a run. ``started_ms`` is on the run's clock."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="calls")
+    label = models.CharField(max_length=1)
+    provider = models.CharField(max_length=60)
+    state = models.CharField(max_length=10, choices=_choices(CallState), default=CallState.QUEUED)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    rev = models.PositiveSmallIntegerField(default=0)
+    stop_requested_at = models.DateTimeField(null=True, blank=True)
+    started_ms = models.PositiveIntegerField(null=True, blank=True)
+
+    class Meta:
         ordering = ["label"]
         constraints = [models.UniqueConstraint(fields=["run", "label"], name="one_call_per_label")]
 
@@ -125,7 +137,7 @@ class Call(models.Model):
         return f"call {self.label} of {self.run_id} ({self.state})"
 
 
-class Synthesis(models.Model):
+class Synthesis(ModelCall):
     """One version of the synthesis: a call to the synthesizer and the blocks that came of it."""
 
     class State(models.TextChoices):
@@ -139,23 +151,10 @@ class Synthesis(models.Model):
     kind = models.CharField(max_length=10)
     trigger = models.CharField(max_length=40)
     late = models.BooleanField(default=False)
-    model = models.CharField(max_length=200)
     sources = models.JSONField(default=list)
     state = models.CharField(max_length=10, choices=State.choices, default=State.RUNNING)
-    reason = models.CharField(max_length=40, null=True, blank=True)
-    message = models.CharField(max_length=300, blank=True)
-    text = models.TextField(blank=True)
-    pacing = models.JSONField(default=list)
     blocks = models.JSONField(default=list)
     started_ms = models.PositiveIntegerField()
-    first_token_ms = models.PositiveIntegerField(null=True, blank=True)
-    duration_ms = models.PositiveIntegerField(null=True, blank=True)
-    finish_reason = models.CharField(max_length=20, null=True, blank=True)
-    input_tokens = models.PositiveIntegerField(default=0)
-    output_tokens = models.PositiveIntegerField(default=0)
-    cached_tokens = models.PositiveIntegerField(default=0)
-    usage_estimated = models.BooleanField(default=False)
-    cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ["version"]
