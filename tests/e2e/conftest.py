@@ -96,7 +96,9 @@ def _find(pattern: str, text: str) -> str:
     return match[1]
 
 
-@pytest.fixture(scope="session")
+# Playwright's loop runs in this thread while the browser lives, and no other could: neither that of
+# an async test, nor a second Playwright. So it lives no longer than a module.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with launched() as browser:
         yield browser

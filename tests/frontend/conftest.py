@@ -41,7 +41,9 @@ def rendered(plain_static_files: None) -> Render:
     return render
 
 
-@pytest.fixture(scope="session")
+# Playwright's loop runs in this thread while the browser lives, and no other could: neither that of
+# an async test, nor a second Playwright. So it lives no longer than a module.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     with launched() as browser:
         yield browser
