@@ -12,14 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from playwright.sync_api import Page, TimeoutError, ViewportSize, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from launcher import chromium
 from launcher.failure import Failed
 from launcher.layout import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTION = "Why is the sky blue, and why are sunsets red?"
+QUESTION = "Should a small team split its web application into microservices?"
 WIDE, NARROW = ViewportSize(width=1440, height=1000), ViewportSize(width=390, height=844)
 THEMES = ("light", "dark")
 RUN_TIMEOUT_MS = 300_000
@@ -28,7 +28,7 @@ RUN_TIMEOUT_MS = 300_000
 IN_MID_STREAM = """() => {
   const shown = [...document.querySelectorAll('.synthesis .doc')]
     .map((node) => node.hidden ? '' : node.innerText).join('');
-  return shown.length > 200 && document.querySelector('.card[data-s="streaming"]');
+  return shown.length > 120 && document.querySelector('.card[data-s="streaming"]');
 }"""
 OVER = "() => /^(done|degraded|failed|stopped)/.test(document.title)"
 
@@ -56,9 +56,11 @@ def main(arguments: Sequence[str]) -> int:
         page = browser.new_page(viewport=WIDE, reduced_motion="reduce")
         sign_in(page, asked.url, asked.username, password)
         start_run(page, asked.question)
-        photograph_moments(page, asked.out)
+        overlapped = photograph_moments(page, asked.out)
         browser.close()
-    return 0
+    if not overlapped:
+        print("No live picture: the answers ended before the synthesis began.", file=sys.stderr)
+    return 0 if overlapped else 1
 
 
 def sign_in(page: Page, url: str, username: str, password: str) -> None:
@@ -75,16 +77,18 @@ def start_run(page: Page, question: str) -> None:
     page.wait_for_url("**/runs/*/")
 
 
-def photograph_moments(page: Page, out: Path) -> None:
-    try:
-        page.wait_for_function(IN_MID_STREAM, timeout=RUN_TIMEOUT_MS)
+def photograph_moments(page: Page, out: Path) -> bool:
+    """False when the answers had ended before the synthesis showed anything: no live picture."""
+    either = f"() => ({IN_MID_STREAM})() || ({OVER})()"
+    page.wait_for_function(either, timeout=RUN_TIMEOUT_MS)
+    overlapped = not page.evaluate(OVER)
+    if overlapped:
         photograph(page, out, "live-run")
-    except TimeoutError:
-        print("The synthesis never overlapped the answers; no live picture.", file=sys.stderr)
     page.wait_for_function(OVER, timeout=RUN_TIMEOUT_MS)
     page.reload()  # as everyone sees it from now on
     page.wait_for_selector(".run.js")
     photograph(page, out, "final-run")
+    return overlapped
 
 
 def photograph(page: Page, out: Path, name: str) -> None:
