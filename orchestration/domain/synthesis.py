@@ -35,6 +35,7 @@ from collections import Counter
 
 from orchestration.domain.budget import affordable
 from orchestration.domain.closing import Close, closing, usual_chars, wake_times
+from orchestration.domain.output_checks import loop_start
 from orchestration.domain.policies import Policy
 from orchestration.domain.synthesis_fold import apply
 from orchestration.domain.synthesis_state import (
@@ -237,12 +238,12 @@ def _close(policy: Policy, state: State, close: Close) -> tuple[Command, ...]:
     if single := _single(policy, state):
         return (*cuts, single)
     if _given_up(policy, state):
-        return (*cuts, *_best_effort(state))
+        return (*cuts, *(_best_effort(state) or _nothing(state)))
     plan = _last_synthesis(policy, state, close)
     if plan is None:
         return (*cuts, _promotion(policy, state))
     if not affordable(policy, state, plan, reserve=False):
-        return (*cuts, *_best_effort(state))
+        return (*cuts, *(_best_effort(state) or _nothing(state)))
     return (*cuts, plan)
 
 
@@ -318,8 +319,19 @@ def _best_effort(state: State) -> tuple[Finalise, ...]:
     for claim in state.overlap.claims:
         if len(claim.labels) > 1:
             shared.update(claim.labels)
-    best = max(state.answers, key=lambda call: (shared[call.label], len(call.text)))
+    best = max(
+        state.answers,
+        # An answer that loops is the longest and says everything twice.
+        key=lambda call: (loop_start(call.text) is None, shared[call.label], len(call.text)),
+    )
     return (Finalise(None, "single", best.label, degraded=len(state.calls) > 1),)
+
+
+def _nothing(state: State) -> tuple[FinishRun, ...]:
+    """There is nothing to show, and once every call has ended nothing will come."""
+    if state.open:
+        return ()
+    return (FinishRun("failed", _common_kind(state) or "bad_upstream_response"),)
 
 
 def _given_up(policy: Policy, state: State) -> bool:

@@ -13,7 +13,10 @@ from orchestration.domain.output_checks import (
     says_nothing_new,
     usable,
 )
-from tests.domain.synthesis_runs import sentence, text_of
+from orchestration.domain.policies import BALANCED
+from orchestration.domain.synthesis import answer_text
+from orchestration.domain.virtual_clock import simulate
+from tests.domain.synthesis_runs import Scripted, ends, finals, leg, sentence, text_of
 
 GOOD = text_of(0, 1, 2, 3)
 STUCK = " ".join([sentence(7)] * 12)
@@ -119,3 +122,29 @@ class TestNews:
         assert says_nothing_new(sentence(2).upper(), GOOD)
         assert not says_nothing_new(sentence(9), GOOD)
         assert not says_nothing_new(f"{sentence(2)} {sentence(9)}", GOOD)
+
+
+class TestFallback:
+    """A synthesizer that writes nothing of use, every time it is asked."""
+
+    NONSENSE = '[{"label": "A", "text": "Rain falls."}, ' * 20
+
+    def run(self, *answers: str) -> tuple[str | None, bool]:
+        legs = [leg(k, text, end_s=5) for k, text in zip("ABC", answers, strict=False)]
+        trace = simulate(BALANCED, legs, Scripted(dict.fromkeys(range(1, 11), self.NONSENSE)))
+        assert not trace.state.applied
+        return answer_text(trace.state), finals(trace)[0][1].degraded
+
+    def test_the_best_answer_stands_and_is_marked_degraded(self) -> None:
+        assert self.run(text_of(0, 1), text_of(0, 1, 2), sentence(9)) == (text_of(0, 1, 2), True)
+
+    def test_the_longest_answer_is_not_the_best_when_it_loops(self) -> None:
+        looping = f"{text_of(0, 1, 2)} {STUCK}"
+        assert self.run(text_of(0, 1), looping, sentence(9)) == (text_of(0, 1), True)
+
+    def test_a_run_with_nothing_but_text_of_a_stopped_call_ends(self) -> None:
+        stopped = leg("A", text_of(*range(9)), end_s=5, fails="stop.user")
+        script = Scripted(dict.fromkeys(range(1, 11), self.NONSENSE))
+        trace = simulate(BALANCED, [stopped], script)
+        assert [end.status for end in ends(trace)] == ["failed"]
+        assert answer_text(trace.state) is None
