@@ -66,9 +66,10 @@ def late_answers() -> Scripts:
 
 def _drafts_then_edits(call: Any) -> Script:
     """A synthesizer that drafts prose, and edits with one appended sentence."""
-    if "response_format" not in repr(call.params) or "json_schema" not in repr(call.params):
+    if not call.params.response_format:
         return said("Lists are mutable and tuples are immutable sequences of objects. [A][B]")
-    base = call.messages[-1].content.split("version ")[1].split(",")[0]
+    schema = call.params.response_format["json_schema"]["schema"]
+    base = schema["properties"]["base_version"]["const"]
     edit = (
         f'{{"base_version": {base}, "ops": [{{"op": "insert_after", "block": "b1", '
         '"md": "A late point about the garbage collector.", "sources": []}]}'
