@@ -6,10 +6,17 @@ Plain async views: a stream that lasts as long as its run must not hold a thread
 import json
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponseBase, JsonResponse, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    JsonResponse,
+    StreamingHttpResponse,
+)
+from django.views.decorators.csrf import csrf_exempt
 
 from orchestration.bridge import in_database
 from orchestration.follow import follow
@@ -19,12 +26,15 @@ from orchestration.queries import RunNotFound, run_of
 from orchestration.reader import Cursor, Position, cursor_from
 from workspaces.authentication import actor_of
 
+Answer = TypeVar("Answer", bound=HttpResponseBase)
+
 MAX_WAIT_S = 30
 NDJSON = "application/x-ndjson"
 # A line at least this often tells the client, and every proxy between, that the run still lives.
 HEARTBEAT_S = 15.0
 
 
+@csrf_exempt  # it only reads, and says so itself in the API's own words
 async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
     """Query: ``since`` (seq), ``have`` (JSON: stream → [rev, offset]), ``wait`` (seconds ≤ 30).
 
@@ -43,9 +53,21 @@ async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
     if isinstance(found, str):
         return problem_response(request, found)
     cursor = await in_database(cursor_from, found, since, have)
-    if NDJSON in request.headers.get("Accept", ""):
+    if request.method == "HEAD":
+        # Following a run for nobody would keep the connection busy until the run ends.
+        return _unstored(HttpResponse(content_type=_content_type(request)))
+    if _content_type(request) == NDJSON:
         return _stream(found.pk, cursor)
     return await _poll(found.pk, cursor, wait_s)
+
+
+def _content_type(request: HttpRequest) -> str:
+    return NDJSON if NDJSON in request.headers.get("Accept", "") else "application/json"
+
+
+def _unstored(response: Answer) -> Answer:
+    response["Cache-Control"] = "no-store"
+    return response
 
 
 def _authorised(request: HttpRequest, run_id: UUID) -> Run | str:
@@ -96,9 +118,7 @@ async def _poll(run_id: UUID, cursor: Cursor, wait_s: float) -> JsonResponse:
         events += batch
         if events or cursor.done or time.monotonic() >= deadline:
             break
-    response = JsonResponse({"head": cursor.since, "events": events, "done": cursor.done})
-    response["Cache-Control"] = "no-store"
-    return response
+    return _unstored(JsonResponse({"head": cursor.since, "events": events, "done": cursor.done}))
 
 
 def _stream(run_id: UUID, cursor: Cursor) -> StreamingHttpResponse:
@@ -108,6 +128,5 @@ def _stream(run_id: UUID, cursor: Cursor) -> StreamingHttpResponse:
             yield b"".join(json.dumps(event).encode() + b"\n" for event in batch) or b"\n"
 
     response = StreamingHttpResponse(lines(), content_type=NDJSON)
-    response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
-    return response
+    return _unstored(response)
