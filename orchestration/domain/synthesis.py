@@ -348,22 +348,26 @@ def _given_up(policy: Policy, state: State) -> bool:
 
 
 def _stragglers(policy: Policy, state: State, close: Close) -> tuple[CancelCall, ...]:
-    if policy.late == "amend":
-        cut = [call for call in state.open if not _may_amend(policy, state, call, close.at_s)]
-    else:
+    """Calls not worth waiting for. Judged once, when the last synthesis takes up what they have
+    written: later the rest of a call would look smaller and smaller until it is cut at its end."""
+    if policy.late == "ignore":
         cut = list(state.open)
+    elif state.running or any(v.started_s >= close.at_s for v in state.versions):
+        cut = []
+    else:
+        cut = [c for c in state.open if not _may_amend(policy, state, c)]
     return tuple(CancelCall(c.label, "stop.superseded") for c in cut if not c.cancelling)
 
 
-def _may_amend(policy: Policy, state: State, call: Call, at_s: float) -> bool:
+def _may_amend(policy: Policy, state: State, call: Call) -> bool:
     """Marginal value of waiting for a call: whether its speed lets it end within the late window,
     and whether the rest of it, if it goes on as it began, brings enough for an amendment. A call
-    that has said nothing yet may still surprise."""
-    usual = usual_chars(state, at_s)
-    if call.first_s is None or not usual:
+    that has hardly begun may still surprise."""
+    usual = usual_chars(state, state.now_s)
+    if call.first_s is None or len(call.text) < policy.chunk_chars or not usual:
         return True
     left = max(usual - len(call.text), 0)
-    if left > len(call.text) / max(at_s - call.first_s, 0.001) * policy.late_window_s:
+    if left > len(call.text) / max(state.now_s - call.first_s, 0.001) * policy.late_window_s:
         return False
     own = sum(claim.labels == {call.label} for claim in state.overlap.claims)
     expected = own * left / max(len(call.text), 1)

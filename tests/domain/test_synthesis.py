@@ -289,6 +289,12 @@ class TestLate:
         cut_s = next(t for t, c in trace.issued if isinstance(c, CancelCall))
         assert cut_s == pytest.approx(8.0)
 
+    def test_a_call_that_has_hardly_begun_is_not_judged_by_it(self) -> None:
+        legs = three(C=leg("C", C, first_s=7.9, end_s=14.0))
+        trace = simulate(ROOMY, legs, Scripted())
+        assert trace.state.calls["C"].status == "finished"
+        assert trace.state.amended
+
     def test_a_straggler_too_slow_for_the_late_window_is_cut_at_the_final(self) -> None:
         for end_s, kept in ((30.0, True), (300.0, False)):
             legs = three(C=leg("C", C, first_s=1.5, end_s=end_s, pieces=200))
