@@ -23,6 +23,7 @@ from orchestration.actions.record_event import Batch, LeaseLost, record_event
 from orchestration.bridge import in_database
 from orchestration.domain import synthesis as domain
 from orchestration.domain.routing import RoutingError
+from orchestration.domain.run import RunStatus
 from orchestration.driving.journal import Journal
 from orchestration.driving.load import Control, DrivenRun, NotOurs, control_of, load_run
 from orchestration.driving.requests import (
@@ -101,6 +102,7 @@ class RunDriver:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._due: list[domain.Command] = []
         self._head = run.last_seq
+        self._started = bool(run.started)
         self._checkpoint_at = clock()
 
     def _now_ms(self) -> int:
@@ -186,6 +188,9 @@ class RunDriver:
         if self.journal.state.finished is not None:
             self.journal.finished_at(now)
         batch = self.journal.take()
+        if batch.run.get("status") == RunStatus.RUNNING and not self._started:
+            self._started = True
+            batch.run["started_at"] = now
         if batch:
             self._head = await self._record(batch, now)
             tails.set_head(self.run.id, self._head)

@@ -195,6 +195,7 @@ class Journal:
             kind=kind,
             message=message,
             retryable=row.retryable,
+            chars=self._flow(label).length,
             **self._speed(numbers),
         )
 
@@ -261,7 +262,7 @@ class Journal:
         if version.state == "applied":
             self._record_revision(version, fact, at_ms, numbers)
         else:
-            self._record_failure(version, fact, at_ms)
+            self._record_failure(version, fact, at_ms, numbers)
 
     def _record_revision(
         self,
@@ -301,7 +302,11 @@ class Journal:
         )
 
     def _record_failure(
-        self, version: Version, fact: domain.SynthesisFinished | domain.SynthesisFailed, at_ms: int
+        self,
+        version: Version,
+        fact: domain.SynthesisFinished | domain.SynthesisFailed,
+        at_ms: int,
+        numbers: dict[str, Any],
     ) -> None:
         rejected = isinstance(fact, domain.SynthesisFinished)
         kind = "bad_upstream_response" if isinstance(fact, domain.SynthesisFinished) else fact.kind
@@ -323,6 +328,7 @@ class Journal:
             error_kind=kind,
             message=message,
             rejected=rejected,
+            **self._speed(numbers),
         )
 
     def _mark_visible(self, version: Version, at_ms: int) -> None:
