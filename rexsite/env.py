@@ -44,7 +44,9 @@ class Env:
 
     def integer(self, name: str, default: int, help: str, *, minimum: int = 0) -> int:
         value = self._read(Setting(name, "whole number", str(default), help), str(default))
-        if not value.isascii() or not value.isdigit() or int(value) < minimum:
+        # Twelve digits are more than any setting means, and fewer than Python refuses to convert.
+        whole = value.isascii() and value.isdigit() and len(value) <= 12
+        if not whole or int(value) < minimum:
             raise ImproperlyConfigured(f"{name} takes a whole number of at least {minimum}.")
         return int(value)
 
@@ -82,7 +84,7 @@ class Env:
             )
         try:
             return Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ImproperlyConfigured(
                 f"{setting.name}_FILE names a file that cannot be read: {error.__class__.__name__}."
             ) from None

@@ -18,6 +18,23 @@ _SHARED: list[Any] = [
     structlog.processors.StackInfoRenderer(),
 ]
 
+# One line per request is ours (rexsite.request_id). These repeat it with whole addresses, or, when
+# asked to debug, tell what is in a request, a query, a frame or a template: prompts and answers.
+_TELL_TOO_MUCH = (
+    "uvicorn.access",
+    "django.channels.server",
+    "django.db.backends",
+    "django.template",
+    "httpx",
+    "httpcore",
+    "openai",
+    "LiteLLM",
+    "LiteLLM Router",
+    "LiteLLM Proxy",
+    "websockets",
+    "markdown_it",
+)
+
 
 def configure(options: dict[str, str]) -> None:
     """Set up logging from ``{"level": …, "format": "json" | "console"}``."""
@@ -49,11 +66,10 @@ def configure(options: dict[str, str]) -> None:
             },
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "rex"}},
             "root": {"handlers": ["stderr"], "level": options["level"]},
-            # One line per request is ours (rexsite.request_id); these would repeat it with raw
-            # paths and, in httpx's case, whole URLs.
             "loggers": {
-                name: {"level": "WARNING"}
-                for name in ("uvicorn.access", "httpx", "httpcore", "django.channels.server")
+                **{name: {"level": "WARNING"} for name in _TELL_TOO_MUCH},
+                # Of a refused request it would repeat the path; of a failed one we need the cause.
+                "django.request": {"level": "ERROR"},
             },
         }
     )

@@ -17,7 +17,7 @@ STATE_DIR = Path(
     env.text(
         "REX_STATE_DIR", str(BASE_DIR / ".rex"), "Where Rex keeps its database, keys and logs."
     )
-)
+).absolute()
 SECRET_KEY = env.secret("REX_SECRET_KEY", "Signs sessions and CSRF tokens; keep it secret.")
 DEBUG = env.flag("REX_DEBUG", False, "Django's debug pages; never on a machine others can reach.")
 ALLOWED_HOSTS = list(
@@ -79,13 +79,13 @@ DRIVE_RUNS_IN_WEB = env.flag(
 def _database(url: str) -> dict[str, object]:
     """The DATABASES entry for ``sqlite:///absolute/path``; other schemes are refused in words."""
     parts = urlsplit(url)
-    if parts.scheme != "sqlite" or not parts.path:
+    if parts.scheme != "sqlite" or parts.netloc or not parts.path:
         raise ImproperlyConfigured(
             "DATABASE_URL takes sqlite:///absolute/path; other databases are not supported yet."
         )
     return {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": unquote(parts.path),
+        "NAME": "/" + unquote(parts.path).lstrip("/"),
         "CONN_MAX_AGE": None,
         "OPTIONS": {
             # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY,
