@@ -37,7 +37,7 @@ _CAUSES: tuple[tuple[str, str], ...] = (
     ),
 )
 _PASSWORD_IN_URL = re.compile(r"(https?://)[^/\s@]+@")
-_TAIL_LINES = 15
+_TAIL_LINES, _TAIL_CHARS = 15, 240
 
 
 @dataclass(eq=False)
@@ -64,8 +64,12 @@ def without_passwords(text: str) -> str:
 
 def tail(output: str, lines: int = _TAIL_LINES) -> str:
     """The last lines of a tool's output that say anything, without passwords."""
-    kept = [line.rstrip() for line in output.splitlines() if line.strip()]
-    return without_passwords("\n".join(kept[-lines:]))
+    kept = [line.rstrip() for line in without_passwords(output).splitlines() if line.strip()]
+    return "\n".join(_shortened(line) for line in kept[-lines:])
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _TAIL_CHARS else f"{line[:_TAIL_CHARS]} …"
 
 
 def advice_for(output: str) -> str:
