@@ -10,6 +10,7 @@ from orchestration.domain import overlap as overlaps
 from orchestration.domain.policies import Policy
 from orchestration.domain.synthesis_state import (
     Call,
+    CancelCall,
     Kind,
     Source,
     StartSynthesis,
@@ -189,3 +190,47 @@ def disputes(state: State, labels: Iterable[str]) -> int:
         for s in claim.sentences
         if s.label in wanted and s.end > weighed.get(s.label, 0)
     )
+
+
+# --- the lane ----------------------------------------------------------------------------------
+
+HOPELESS = frozenset({"auth", "invalid_request", "budget.run", "quota.exceeded"})
+"""Failures of the synthesizer that a second attempt meets again."""
+
+
+def outdated(state: State) -> tuple[CancelCall, ...]:
+    """Cancel the running synthesis when an answer has finished since (the `restart` foil)."""
+    running = state.running
+    if running is None or running.cancelling:
+        return ()
+    within = {source.label for source in running.sources}
+    if all(call.label in within for call in state.answers):
+        return ()
+    return (CancelCall(f"v{running.version}", "stop.superseded"),)
+
+
+def rewrite(state: State, trigger: str) -> StartSynthesis:
+    return start(state, "rewrite", merge({}, material_of(state)), trigger)
+
+
+def material_of(state: State) -> dict[str, int]:
+    """What a text from the sources rests on: answers, and what others wrote while they were asked.
+    Text of a call that failed is left out: it was cut at a point nobody chose."""
+    return {
+        label: chars
+        for label, call in state.calls.items()
+        if (call.status != "failed" or call.cut) and (chars := readable(state, label))
+    }
+
+
+def given_up(policy: Policy, state: State) -> bool:
+    """The synthesizer failed too often in a row, or in a way that will not change."""
+    failures = 0
+    for version in reversed(state.versions):
+        if version.state != "failed":
+            break
+        if not (version.reason or "").startswith("stop."):
+            failures += 1
+            if version.reason in HOPELESS:
+                return True
+    return failures > policy.retries

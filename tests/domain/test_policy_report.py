@@ -5,21 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import synthesis_policy_report
-from policy_report.compare import TARGETS, row, verdicts
-from policy_report.legs import Case, CaseSet, paced_like_providers, recorded
-from policy_report.measure import Outcome, measure
 
+import synthesis_policy_report
 from orchestration.domain import prompts
 from orchestration.domain.extractive import Pace
 from orchestration.domain.policies import FOILS, PRESETS, Policy
+from policy_report.compare import TARGETS, row, verdicts
+from policy_report.legs import Case, CaseSet, paced_like_providers, recorded
+from policy_report.measure import Outcome, measure
 from tests.domain.synthesis_runs import leg, text_of
 
 CASE = Case(
     "one",
     "What is kept?",
     (
-        leg("A", text_of(*range(0, 20)), first_s=0.4, end_s=4.0),
+        leg("A", text_of(*range(20)), first_s=0.4, end_s=4.0),
         leg("B", text_of(*range(10, 30)), first_s=0.8, end_s=7.0),
         leg("C", text_of(*range(20, 40)), first_s=1.5, end_s=25.0),
     ),

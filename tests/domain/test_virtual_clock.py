@@ -19,7 +19,7 @@ from tests.domain.synthesis_runs import Scripted, leg, text_of
 
 BALANCED = PRESETS["balanced"]
 LEGS = (
-    leg("A", text_of(*range(0, 20)), first_s=0.4, end_s=4.0),
+    leg("A", text_of(*range(20)), first_s=0.4, end_s=4.0),
     leg("B", text_of(*range(10, 30)), first_s=0.8, end_s=7.0),
     leg("C", text_of(*range(20, 40)), first_s=1.5, end_s=12.0),
     leg("D", text_of(*range(40, 60)), first_s=12.0, end_s=18.0),
