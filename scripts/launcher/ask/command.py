@@ -27,13 +27,17 @@ def ask(layout: Layout, options: argparse.Namespace) -> int:
     question = question_of(options)
     record = running(layout)
     if record is not None:
-        return asyncio.run(_ask(layout, record.url, options, question))
+        return asyncio.run(_ask(layout, record.url, options, question, stays=True))
     raise_on_signals()
     with running_stack(layout, Address(port=0), DEFAULT_MODEL) as embedded:
-        return asyncio.run(_ask(layout, embedded.record.url, options, question))
+        url = embedded.record.url
+        return asyncio.run(_ask(layout, url, options, question, stays=False))
 
 
-async def _ask(layout: Layout, url: str, options: argparse.Namespace, question: str) -> int:
+async def _ask(
+    layout: Layout, url: str, options: argparse.Namespace, question: str, *, stays: bool
+) -> int:
+    """``stays``: whether the pages can still be opened after this command."""
     try:
         key = layout.api_key.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
@@ -42,7 +46,7 @@ async def _ask(layout: Layout, url: str, options: argparse.Namespace, question: 
         ) from None
     async with Client(url, key) as client:
         accepted = await client.start(body_of(options, question))
-        page = url + accepted["url"]
+        page = url + accepted["url"] if stays else ""
         with screen_for(display_of(options)) as screen:
             following = _Following(client, accepted, screen, page, ndjson=options.ndjson)
             if not await following.to_the_end():
@@ -89,7 +93,7 @@ class _Following:
         except asyncio.CancelledError:
             if self._interrupts < 2:
                 raise
-            self._screen.note(f"Left. The run: {self._page}")
+            self._screen.note(f"Left; the run goes on: {self._page}" if self._page else "Left.")
             return False
         finally:
             loop.remove_signal_handler(signal.SIGINT)

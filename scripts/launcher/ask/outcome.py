@@ -35,7 +35,7 @@ def exit_code_of_problem(status: int, code: str) -> int:
 
 
 def summary(run: Mapping[str, Any], url: str) -> str:
-    """One line on a run that ended, from its API object."""
+    """One line on a run that ended, from its API object; ``url`` is empty where no page stays."""
     answered = sum(call["state"] in ("done", "cached") for call in run["calls"])
     totals = run["totals"]
     parts = [run["status"] if not run["reason"] else f"{run['status']} ({run['reason']})"]
@@ -45,7 +45,7 @@ def summary(run: Mapping[str, Any], url: str) -> str:
     if totals["output_tokens"] is not None:
         parts.append(f"{totals['output_tokens']} tokens")
     parts.append(money(totals["cost_micro_usd"]))
-    return " · ".join([*parts, url])
+    return " · ".join([*parts, url] if url else parts)
 
 
 def money(micro_usd: int | None) -> str:
