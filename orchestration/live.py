@@ -53,6 +53,11 @@ class LiveTails:
         with self._lock:
             self._tails.setdefault(run_id, Tail())
 
+    def restore(self, run_id: UUID, stream: str, rev: int, text: str) -> None:
+        """Begin a stream over with ``text``; readers of another ``rev`` get it from its start."""
+        with self._lock:
+            self._tails[run_id].streams[stream] = Stream(rev=rev, parts=[text], length=len(text))
+
     def append(self, run_id: UUID, stream: str, text: str) -> None:
         with self._lock:
             self._tails[run_id].streams.setdefault(stream, Stream()).append(text)

@@ -60,6 +60,7 @@ class Broken:
 
     source: str
     kind: str
+    message: str = ""
 
 
 Item = Arrived | Broken | Control
@@ -152,9 +153,9 @@ class RunDriver:
                 self.journal.call_event(event, now)
             case Arrived(source, event):
                 self.journal.synthesis_event(int(source[1:]), event, now)
-            case Broken("calls", kind):
+            case Broken("calls", kind, message):
                 for label in self.journal.open_calls():
-                    self.journal.fail_call(label, kind, now)
+                    self.journal.fail_call(label, kind, now, message=message)
             case Broken(source, kind):
                 self.journal.fail_synthesis(int(source[1:]), kind, now)
             case Control(stop, calls):
@@ -278,19 +279,20 @@ class RunDriver:
 
     async def _pump(self, source: str, request: wire.FanoutRequest) -> None:
         """Bring the events of one fan-out into the inbox."""
-        kind = "internal"
+        message = ""
         try:
             async with aclosing(self.client.stream(request)) as events:
                 async for event in events:
                     self._inbox.put_nowait(Arrived(source, event))
         except FanoutUnavailable:
+            message = "The service that asks the models could not be reached. Is it running?"
             log.warning("fanout_unavailable", run_id=str(self.run.id), source=source)
         except asyncio.CancelledError:
             raise
         except Exception:
             log.exception("fanout_failed", run_id=str(self.run.id), source=source)
         # Of a stream that ended well this finds nothing open.
-        self._inbox.put_nowait(Broken(source, kind))
+        self._inbox.put_nowait(Broken(source, "internal", message))
 
     async def _watch_control(self) -> None:
         """Keep the lease, and bring in what people ask for."""
@@ -324,7 +326,10 @@ class RunDriver:
         for at_s, fact in self.run.history:
             self.journal.fold(fact, round(at_s * 1000))
         for stream, stored in self.run.texts.items():
-            self.journal.restore_text(stream, stored.text, stored.pacing)
+            # Of a text that was still growing readers may hold more than was stored: a new rev
+            # tells them to take it from its start.
+            growing = stream in self.run.started and stream not in self.run.ended
+            self.journal.restore_text(stream, stored, rev=stored.rev + growing)
         self.journal.restore(self.run.ended, self.run.spent, self.run.marks)
         running = self.journal.state.running
         if running is not None:

@@ -19,6 +19,7 @@ from orchestration.domain.policies import Policy
 from orchestration.domain.run import CallState, EventType, RunStatus
 from orchestration.domain.synthesis_state import Version
 from orchestration.driving.flow import Flow
+from orchestration.driving.load import StoredText
 from orchestration.fanout import wire
 from orchestration.live import LiveTails
 from orchestration.queries import tokens_per_s
@@ -73,15 +74,17 @@ class Journal:
         """Apply a fact that needs no row of its own: a tick, or one already in the log."""
         self.state = domain.apply(self.state, fact, at_ms / 1000)
 
-    def restore_text(self, stream: str, text: str, pacing: list[list[int]]) -> None:
+    def restore_text(self, stream: str, stored: StoredText, *, rev: int) -> None:
         """Text of a run that another driver began; its facts are folded already."""
         flow = self._flow(stream)
-        flow.parts, flow.length, flow.stored = [text], len(text), len(text)
-        flow.pacing = [list(piece) for piece in pacing]
-        self._pieces = max([self._pieces, *(piece[3] for piece in pacing)])
+        flow.parts, flow.length, flow.stored = [stored.text], len(stored.text), len(stored.text)
+        flow.pacing = [list(piece) for piece in stored.pacing]
+        self._pieces = max([self._pieces, *(piece[3] for piece in flow.pacing)])
         version = None if stream in self.models else self.state.version(int(stream[1:]))
-        if text and (version is None or version.kind != "patch"):
-            self._tails.append(self.run_id, stream, text)
+        if version is None or version.kind != "patch":
+            self._tails.restore(self.run_id, stream, rev, stored.text)
+        if rev != stored.rev:
+            self._call(stream, rev=rev)
 
     def restore(
         self, ended: frozenset[str], spent: Mapping[str, int | None], marks: Mapping[str, int]
@@ -462,9 +465,10 @@ class Journal:
                 continue
             flow.stored = flow.length
             if stream in self.models:
-                self._call(stream, text=flow.text())
+                self._call(stream, text=flow.text(), pacing=flow.pacing)
             else:
-                self._batch.syntheses.setdefault(int(stream[1:]), {})["text"] = flow.text()
+                row = self._batch.syntheses.setdefault(int(stream[1:]), {})
+                row |= {"text": flow.text(), "pacing": flow.pacing}
 
     def finished_at(self, now: datetime) -> None:
         self._batch.run["ended_at"] = now

@@ -15,6 +15,7 @@ class StoredText:
 
     text: str
     pacing: list[list[int]]
+    rev: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         raise NotOurs(str(run_id))
     calls = list(run.calls.all())
     versions = list(run.syntheses.all())
-    texts = {call.label: StoredText(call.text, call.pacing) for call in calls if call.text}
+    texts = {call.label: StoredText(call.text, call.pacing, call.rev) for call in calls}
     texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
     spent: list[Call | Synthesis] = [*calls, *versions]
     costs = [part.cost_micro_usd for part in spent if part.output_tokens]

@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Page
 
 from tests.e2e.conftest import ROOT, Rex
+from tests.e2e.cut_proxy import cutting
 
 pytestmark = [pytest.mark.browser, pytest.mark.localmodel, pytest.mark.golang]
 
@@ -117,6 +118,29 @@ def stored(rex: Rex, run_id: str) -> dict[str, Any]:
             "SELECT label, text FROM orchestration_call WHERE run_id = ?", (pk,)
         ).fetchall()
     return {"answer": answer, "calls": dict(calls)}
+
+
+def test_dropped_connections_and_a_second_viewer_lose_and_double_nothing(
+    page: Page, rex: Rex
+) -> None:
+    with cutting(rex.url) as proxy:
+        run_id = started(page, rex, "How does a bicycle stay upright?")
+        viewer = page.context.new_page()
+        viewer.goto(f"{proxy.url}/runs/{run_id}/")
+        viewer.wait_for_selector("[data-call][data-s=streaming]", timeout=60_000)
+        for _ in range(3):
+            proxy.cut()
+            time.sleep(1.5)
+        with rex.api() as api:
+            run = ended(api, run_id)
+        for tab in (page, viewer):
+            wait_until_shown_as_ended(tab)
+            tab.bring_to_front()
+            assert copied(tab, "Copy the answer") == run["answer"]
+            for call in run["calls"]:
+                if call["text"]:
+                    assert copied(tab, f"Copy answer {call['label']}") == call["text"]
+        assert proxy.cuts == 3
 
 
 def test_stop_works_after_a_reload_and_keeps_the_partial_texts(page: Page, rex: Rex) -> None:

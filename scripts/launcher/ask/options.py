@@ -12,7 +12,7 @@ DISPLAYS = ("rich", "plain", "none")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("question", nargs="?", help="what to ask (or --file)")
     parser.add_argument("--file", metavar="PATH", help="read the question from a file; - is stdin")
-    parser.add_argument("--pipeline", metavar="NAME", help="how to answer (balanced)")
+    parser.add_argument("--pipeline", metavar="NAME", help="how to answer (synthesis)")
     parser.add_argument("--models", metavar="A,B", help="models to ask, comma-separated")
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
