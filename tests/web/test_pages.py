@@ -1,6 +1,7 @@
 """The pages as a browser without scripts meets them: forms, lists, buttons and refusals."""
 
 import html
+import json
 import re
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 from django.test import Client
 
 from orchestration.actions.cancel_run import cancel_run
+from orchestration.bridge import in_database
+from orchestration.domain.errors import sentence_for
+from orchestration.fanout.scripted import Fail, Script
 from orchestration.models import Run
 from orchestration.queries import PAGE_SIZE
 from tests.conftest import Person
-from tests.runs import make_run
+from tests.runs import A_TEXT, B_TEXT, C_TEXT, driven, make_run
 
 pytestmark = pytest.mark.django_db
 
@@ -372,3 +376,41 @@ def test_a_failure_of_ours_says_nothing_of_its_cause_even_when_the_database_is_g
     assert kind in response["Content-Type"]
     assert b"secret-host" not in response.content
     assert response["X-Request-Id"].encode() in response.content
+
+
+# --- a run that has ended ------------------------------------------------------------------------
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_page_of_an_ended_run_is_whole_without_scripts_and_can_be_replayed(
+    alice: Person,
+) -> None:
+    run = await driven(alice, pipeline="wait-all", prompt=QUESTION)
+    browser = await in_database(alice.browser)
+    text = is_page(await in_database(browser.get, f"/runs/{run.pk}/"), 200)
+    assert 'http-equiv="refresh"' not in text
+    for said in (A_TEXT, B_TEXT, C_TEXT):
+        assert said.split(". ")[0] in html.unescape(text)
+    snapshot = re.search(r'id="run-snapshot"[^>]*>(.*?)</script>', text, re.DOTALL)
+    assert snapshot
+    told = json.loads(snapshot[1])
+    assert (told["id"], told["status"], told["answer"]) == (str(run.pk), "done", run.answer)
+    assert told["prompt"] == QUESTION
+
+    replayed = await in_database(browser.post, f"/runs/{run.pk}/replay/")
+    again = await in_database(Run.objects.everywhere().exclude(pk=run.pk).get)
+    assert replayed["Location"] == f"/runs/{again.pk}/"
+    models = await in_database(lambda: list(again.calls.values_list("model", flat=True)))
+    assert models == [f"recorded/{run.pk}/{label}" for label in "ABC"]
+    assert again.prompt == QUESTION
+    is_page(await in_database(browser.get, replayed["Location"]), 200)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", ["auth", "timeout.stall", "content_filter"])
+async def test_the_page_of_a_failed_run_says_why_in_words(alice: Person, kind: str) -> None:
+    run = await driven(alice, {"*": Script([], Fail(kind, after_s=0.01))})
+    browser = await in_database(alice.browser)
+    text = is_page(await in_database(browser.get, f"/runs/{run.pk}/"), 200)
+    assert run.status == "failed"
+    assert sentence_for(kind) in html.unescape(text)
