@@ -116,7 +116,8 @@ _REAL: Mapping[str, tuple[float, float]] = {
 
 
 def _check_choices(policy: Policy) -> None:
-    if not isinstance(policy.name, str) or not policy.name:
+    name: object = policy.name
+    if not isinstance(name, str) or not name:
         raise PolicyError("name", "a text")
     for field, choices in _CHOICES.items():
         if getattr(policy, field) not in choices:
