@@ -46,7 +46,8 @@ class Provider:
     is configured. ``litellm`` is its prefix in LiteLLM's model and price tables. ``served_model``:
     the one model it serves, where that is fixed. ``free``: it runs on the operator's own machines,
     so its tokens cost nothing. ``quirks``: how its endpoint differs from OpenAI's
-    wire format (``max_tokens_param``, ``seed_param``, ``omit_stream_options``).
+    wire format (``max_tokens_param``, ``seed_param``, ``omit_stream_options``,
+    ``close_connections``).
     """
 
     name: str

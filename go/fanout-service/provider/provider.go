@@ -25,6 +25,9 @@ type Quirks struct {
 	MaxTokensParam    string `json:"max_tokens_param"`    // its name for max_tokens
 	SeedParam         string `json:"seed_param"`          // its name for seed
 	OmitStreamOptions bool   `json:"omit_stream_options"` // it refuses stream_options
+	// It may close a kept connection just as the next call is sent on it, and a call that was sent
+	// cannot be sent again unseen.
+	CloseConnections bool `json:"close_connections"`
 }
 
 // dialLimit bounds a dial that no call waits for any more.

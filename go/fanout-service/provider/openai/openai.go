@@ -76,6 +76,7 @@ func (p *Provider) send(ctx context.Context, body []byte) (*http.Response, error
 	if err != nil {
 		return nil, err
 	}
+	request.Close = p.config.Quirks.CloseConnections
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "text/event-stream")
 	request.Header.Set("User-Agent", "rex-fanout")

@@ -115,6 +115,28 @@ func TestWhatACallLeavesOpenIsNotSent(t *testing.T) {
 	}
 }
 
+func TestAConnectionIsKeptUnlessTheEndpointClosesThemItself(t *testing.T) {
+	for _, closes := range []bool{false, true} {
+		addresses := map[string]bool{}
+		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			addresses[r.RemoteAddr] = true
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
+		}))
+		subject := newProvider(t, provider.Quirks{CloseConnections: closes})(upstream.URL, "")
+		for range 3 {
+			if _, err := subject.Stream(t.Context(), providertest.Call(), &providertest.Sink{T: t}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Millisecond) // a connection is given back behind the answer
+		}
+		upstream.Close()
+		if closes != (len(addresses) == 3) {
+			t.Errorf("closes %v: %d connections for 3 calls", closes, len(addresses))
+		}
+	}
+}
+
 func TestEveryParameterIsSentInTheProvidersWords(t *testing.T) {
 	call := providertest.Call()
 	call.Params = fanout.Params{
