@@ -122,8 +122,9 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         for name, value in self.scope["headers"]:
             if name == b"authorization":
                 return actor_from_authorization(value.decode("latin-1"))
-        user = self.scope["user"]
-        if not user.is_authenticated:
+        user, session = self.scope["user"], self.scope["session"]
+        # Signing out, in whatever tab, ends the session; the scope only remembers how it began.
+        if not user.is_authenticated or not session.exists(session.session_key):
             return None
         # The session's user as it is now: one made inactive since the page opened is refused.
         fresh = type(user._wrapped if hasattr(user, "_wrapped") else user).objects.filter(

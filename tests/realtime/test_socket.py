@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.contrib.sessions.models import Session
 from websockets.exceptions import InvalidStatus
 
 from orchestration import consumers
@@ -189,7 +190,7 @@ def test_another_sites_page_cannot_connect_with_the_readers_session(
     assert ours.until(lambda page: bool(page.frames)).kinds[0] == "hello"
 
 
-@pytest.mark.parametrize("ending", ["membership", "user", "key"])
+@pytest.mark.parametrize("ending", ["membership", "user", "key", "session"])
 def test_who_loses_access_while_connected_is_shown_out_within_seconds(
     alice: Person,
     bob: Person,
@@ -212,6 +213,8 @@ def test_who_loses_access_while_connected_is_shown_out_within_seconds(
         case "user":
             bob.user.is_active = False
             bob.user.save()
+        case "session":
+            Session.objects.get(pk=headers["Cookie"].partition("=")[2]).delete()
         case "key":
             ApiKey.objects.filter(name="bob's key").delete()
 

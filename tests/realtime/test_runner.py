@@ -1,0 +1,153 @@
+"""The loop that drives runs in the web process: what it takes on, lets go, and survives."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+from django.utils import timezone
+
+from orchestration import runner as module
+from orchestration.actions.claim_runs import LEASE_S, claim_runs
+from orchestration.actions.drive_run import MAX_DRIVES, drive_run
+from orchestration.bridge import in_database
+from orchestration.domain.run import RUN_ENDED
+from orchestration.fanout.client import ProviderClient
+from orchestration.fanout.scripted import Hang, Script, ScriptedClient
+from orchestration.models import Call, Run
+from orchestration.runner import Runner
+from tests.conftest import Person
+from tests.runs import answers, make_run
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
+
+
+@asynccontextmanager
+async def running(client: ProviderClient) -> AsyncIterator[Runner]:
+    runner = Runner(client)
+    runner.start()
+    try:
+        yield runner
+    finally:
+        await runner.stop()
+
+
+async def until(condition: Any, what: str) -> None:
+    """Wait until ``condition()`` holds in the database; bounded."""
+    for _ in range(400):
+        if await in_database(condition):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"it never came that {what}")
+
+
+def all_ended() -> bool:
+    return not Run.objects.everywhere().exclude(status__in=RUN_ENDED).exists()
+
+
+def hanging() -> dict[str, Script]:
+    return {"*": Script([(0.01, "Begun.")], Hang())}
+
+
+def begun() -> int:
+    return Call.objects.filter(first_token_ms__isnull=False).count()
+
+
+async def test_a_run_is_taken_the_moment_it_is_asked_not_at_the_next_sweep(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SWEEP_EVERY_S", 3600)
+    async with running(ScriptedClient(answers(), speed=4)):
+        await asyncio.sleep(0.1)
+        await in_database(make_run, alice)
+        await until(all_ended, "the run ended")
+
+
+async def test_runs_beyond_the_limit_wait_and_are_driven_as_others_end(
+    alice: Person, settings: Any
+) -> None:
+    settings.MAX_CONCURRENT_RUNS = 2
+    runs = [await in_database(make_run, alice) for _ in range(5)]
+    most = 0
+    async with running(ScriptedClient(answers(), speed=4)) as runner:
+        for _ in range(1000):
+            most = max(most, len(runner._driving))
+            if await in_database(all_ended):
+                break
+            await asyncio.sleep(0.01)
+    assert most == 2
+    statuses = await in_database(
+        lambda: list(Run.objects.everywhere().values_list("status", flat=True))
+    )
+    assert len(statuses) == len(runs)
+    assert set(statuses) <= {"done", "degraded"}
+
+
+async def test_a_process_that_stops_lets_its_runs_go_for_the_next_one_at_once(
+    alice: Person,
+) -> None:
+    run = await in_database(make_run, alice)
+    async with running(ScriptedClient(hanging(), speed=1)):
+        await until(lambda: begun() == 3, "all models had begun")
+    let_go = await in_database(Run.objects.everywhere().get, pk=run.pk)
+    assert (let_go.status, let_go.lease_until) == ("running", None)
+
+    async with running(ScriptedClient(answers(), speed=4)):
+        await until(all_ended, "the next process ended the run")
+    calls = await in_database(lambda: list(run.calls.all()))
+    assert {(call.state, call.reason) for call in calls} == {("failed", "worker_lost")}
+
+
+async def test_a_driver_that_breaks_is_logged_and_hurts_no_other_run(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = await in_database(make_run, alice)
+
+    async def drive(*, run_id: Any, **given: Any) -> None:
+        if run_id == broken.pk:
+            raise RuntimeError("the driver broke")
+        await drive_run(run_id=run_id, **given)
+
+    monkeypatch.setattr(module, "drive_run", drive)
+    async with running(ScriptedClient(answers(), speed=4)):
+        sound = await in_database(make_run, alice)
+        await until(
+            lambda: Run.objects.everywhere().get(pk=sound.pk).status in RUN_ENDED,
+            "the sound run ended",
+        )
+    assert "drive_failed" in caplog.text
+    left = await in_database(Run.objects.everywhere().get, pk=broken.pk)
+    assert left.status == "queued"
+    assert left.lease_until is not None
+    assert (left.lease_until - timezone.now()).total_seconds() <= LEASE_S
+
+
+async def test_a_run_that_ends_its_driver_every_time_is_given_up(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    await in_database(Run.objects.everywhere().filter(pk=run.pk).update, fence=MAX_DRIVES)
+    nobody = ScriptedClient({})
+    async with running(nobody):
+        await until(all_ended, "the run was given up")
+    ended = await in_database(Run.objects.everywhere().get, pk=run.pk)
+    assert (ended.status, ended.reason) == ("failed", "internal")
+    assert nobody.requests == [], "its models were not asked again"
+
+
+async def test_a_database_that_is_away_for_a_moment_stops_nothing_for_good(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "SWEEP_EVERY_S", 0.05)
+    failures = iter(range(3))
+
+    def claim(**given: Any) -> Any:
+        if next(failures, None) is not None:
+            raise OperationalError("database is locked")
+        return claim_runs(**given)
+
+    monkeypatch.setattr(module, "claim_runs", claim)
+    await in_database(make_run, alice)
+    async with running(ScriptedClient(answers(), speed=4)):
+        await until(all_ended, "the run ended")
+    assert caplog.text.count("claim_failed") == 3
