@@ -103,6 +103,13 @@ class ProviderClient(Protocol):
         """
         ...
 
+    async def ready(self) -> None:
+        """Return when calls can be sent at once; the first time this may take seconds.
+
+        Raises FanoutUnavailable.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Give back connections. The client is not used afterwards."""
         ...
@@ -119,6 +126,9 @@ class FanoutClient(ABC):
 
     @abstractmethod
     async def cancel(self, fanout_id: str, call_id: str | None, reason: str) -> None: ...
+
+    async def ready(self) -> None:  # noqa: B027  # most backends always are
+        pass
 
     async def aclose(self) -> None:  # noqa: B027  # most backends hold nothing
         pass

@@ -126,7 +126,6 @@ class Exchange:
         self.wire = wire
         self.watchdog = Watchdog(timeouts)
         self.fault: CallFault | None = None
-        self.status: int | None = None
         self._sink = sink
         self._key = key
         self._connected = False
@@ -143,7 +142,7 @@ class Exchange:
             response = await transport.handle_async_request(self._outgoing(request))
         except httpx.TransportError as error:
             raise self._failed(self._connection_fault(error)) from None
-        self._response, self.status = response, response.status_code
+        self._response = response
         refusal = await self._refusal(response)
         if refusal is not None:
             raise self._failed(refusal)
@@ -205,7 +204,6 @@ class Exchange:
         return CallFault(ErrorKind.CONNECTION)
 
     def _failed(self, fault: CallFault) -> CallFault:
-        fault.status = fault.status or self.status
         self.fault = fault
         return fault
 
@@ -227,7 +225,8 @@ class Exchange:
         if 300 <= response.status_code < 400:
             fact = "redirects are not followed"
         wait = retry_after_ms(response.headers, datetime.now(UTC)) if not fact else None
-        return CallFault(kind, fact, retry_after_ms=wait)
+        status = None if response.status_code == 200 else response.status_code
+        return CallFault(kind, fact, status=status, retry_after_ms=wait)
 
     async def _sound_events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as sound events for LiteLLM; ends only where the answer is whole."""

@@ -58,10 +58,10 @@ class GoClient(FanoutClient):
                     for event in reader.read(line):
                         yield event
         except httpx.HTTPError as error:
+            if not reader.lines:
+                raise _unreachable(error) from error
             raise FanoutUnavailable(
                 f"the fan-out service broke off: {type(error).__name__}"
-                if reader.lines
-                else f"the fan-out service cannot be reached: {type(error).__name__}"
             ) from error
         reader.close()
 
@@ -72,15 +72,27 @@ class GoClient(FanoutClient):
         try:
             response = await self._http.delete(path, params={"reason": reason})
         except httpx.HTTPError as error:
-            raise FanoutUnavailable(
-                f"the fan-out service cannot be reached: {type(error).__name__}"
-            ) from error
+            raise _unreachable(error) from error
         # 404: it has ended meanwhile, which is what was wanted.
         if response.status_code not in (204, 404):
             await _raise_for_refusal(response)
 
+    async def ready(self) -> None:
+        try:
+            response = await self._http.get("/healthz")
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from error
+        if response.status_code != 200:
+            raise FanoutUnavailable(
+                f"the fan-out service is not ready: HTTP {response.status_code}"
+            )
+
     async def aclose(self) -> None:
         await self._http.aclose()
+
+
+def _unreachable(error: httpx.HTTPError) -> FanoutUnavailable:
+    return FanoutUnavailable(f"the fan-out service cannot be reached: {type(error).__name__}")
 
 
 class StreamReader:

@@ -6,6 +6,7 @@ call, in a thread: the import takes seconds.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -59,8 +60,7 @@ class InProcessClient(RelayClient):
             async with exchange.watchdog:
                 await self._speak(litellm, endpoint, call, exchange)
                 await exchange.read_on()
-        except CallFault as fault:
-            fault.status = fault.status or exchange.status
+        except CallFault:
             raise
         except Exception as error:
             raise exchange.fault or _own_fault(error) from None
@@ -69,10 +69,9 @@ class InProcessClient(RelayClient):
         if exchange.fault:
             raise exchange.fault
         if wire.finish_reason is None:
-            raise CallFault(ErrorKind.INCOMPLETE, "the stream ended", status=exchange.status)
+            raise CallFault(ErrorKind.INCOMPLETE, "the stream ended")
         if not sink.characters:
-            empty = ErrorKind.BAD_UPSTREAM_RESPONSE
-            raise CallFault(empty, "an empty answer", status=exchange.status)
+            raise CallFault(ErrorKind.BAD_UPSTREAM_RESPONSE, "an empty answer")
         return Answer(wire.finish_reason, wire.counted)
 
     async def _speak(
@@ -143,6 +142,9 @@ class InProcessClient(RelayClient):
                 self._litellm = await asyncio.to_thread(_import_litellm)
         return self._litellm
 
+    async def ready(self) -> None:
+        await self._load()
+
     async def aclose(self) -> None:
         await self._transport.aclose()
 
@@ -159,6 +161,9 @@ def _import_litellm() -> Any:
     litellm.num_retries = 0
     # It takes a model that says the same word a hundred times for a fault; that is for us to judge.
     litellm.REPEATED_STREAMING_CHUNK_LIMIT = 1 << 62
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        # Its lines can hold prompts, answers and what providers said; ours tell how calls ended.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
 
 

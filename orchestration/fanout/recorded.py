@@ -100,6 +100,9 @@ class RecordedClient(FanoutClient):
         if fanout_id in self._with_live:
             await self._live.cancel(fanout_id, call_id, reason)
 
+    async def ready(self) -> None:
+        await self._live.ready()
+
     async def aclose(self) -> None:
         await self._live.aclose()
 

@@ -41,7 +41,8 @@ CHARS_A_TOKEN = 4
 
 
 class CallFault(Exception):
-    """Why a call fails. ``fact`` is of our own making: no upstream text, no key."""
+    """Why a call fails. ``fact`` is of our own making: no upstream text, no key. ``status`` is the
+    HTTP status of a refusal, None when the provider answered 200 or not at all."""
 
     def __init__(
         self,
@@ -147,7 +148,7 @@ class CallSink:
 
     def fail(self, fault: CallFault) -> None:
         row = row_of(fault.kind)
-        facts = [f"HTTP {fault.status}"] if fault.status not in (None, 200) else []
+        facts = [f"HTTP {fault.status}"] if fault.status else []
         facts += [fault.fact] if fault.fact else []
         self._end(
             Failed(
