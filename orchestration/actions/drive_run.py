@@ -92,7 +92,6 @@ class RunDriver:
         tails.open(run.id)
         self.journal = Journal(
             run_id=run.id,
-            policy=run.policy,
             models=run.models,
             synthesizer=run.synthesizer,
             price_of=price_of,
@@ -137,7 +136,9 @@ class RunDriver:
         if wake_s is not None:
             timeout = min(timeout, wake_s - now_s)
         try:
-            item = await asyncio.wait_for(self._inbox.get(), max(0.001, timeout))
+            # Not wait_for: in Python 3.11 it swallows a cancellation that meets an item.
+            async with asyncio.timeout(max(0.001, timeout)):
+                item = await self._inbox.get()
         except TimeoutError:
             self._tick()
             return
@@ -150,14 +151,14 @@ class RunDriver:
         now = self._now_ms()
         match item:
             case Arrived("calls", event):
-                self.journal.call_event(event, now)
+                self.journal.calls.take_in(event, now)
             case Arrived(source, event):
-                self.journal.synthesis_event(int(source[1:]), event, now)
+                self.journal.versions.take_in(int(source[1:]), event, now)
             case Broken("calls", kind, message):
-                for label in self.journal.open_calls():
-                    self.journal.fail_call(label, kind, now, message=message)
+                for label in self.journal.calls.open():
+                    self.journal.calls.fail(label, kind, now, message=message)
             case Broken(source, kind):
-                self.journal.fail_synthesis(int(source[1:]), kind, now)
+                self.journal.versions.fail(int(source[1:]), kind, now)
             case Control(stop, calls):
                 if stop:
                     self.journal.stop(now)
@@ -233,9 +234,9 @@ class RunDriver:
 
     def _start_calls(self) -> None:
         """Send what was never sent; what was on its way when a driver died is lost, and said so."""
-        open_calls = self.journal.open_calls()
+        open_calls = self.journal.calls.open()
         for label in set(open_calls) & self.run.started:
-            self.journal.fail_call(label, "worker_lost", self._now_ms())
+            self.journal.calls.fail(label, "worker_lost", self._now_ms())
         labels = [label for label in open_calls if label not in self.run.started]
         if labels:
             try:
@@ -266,7 +267,7 @@ class RunDriver:
             await self.client.cancel(fanout_id, label, reason)
 
     def _cancel_calls(self, labels: frozenset[str]) -> None:
-        for label in labels & set(self.journal.open_calls()):
+        for label in labels & set(self.journal.calls.open()):
             self._due.append(domain.CancelCall(label, "stop.user"))
 
     def _time_left_ms(self) -> int:
@@ -333,4 +334,4 @@ class RunDriver:
         self.journal.restore(self.run.ended, self.run.spent, self.run.marks)
         running = self.journal.state.running
         if running is not None:
-            self.journal.fail_synthesis(running.version, "worker_lost", self._now_ms())
+            self.journal.versions.fail(running.version, "worker_lost", self._now_ms())

@@ -12,7 +12,6 @@ from django.utils import timezone
 
 from orchestration.domain import synthesis as domain
 from orchestration.domain.errors import ErrorKind
-from orchestration.domain.policies import PRESETS
 from orchestration.domain.run import TRANSIENT, EventType
 from orchestration.driving.journal import Journal
 from orchestration.fanout import wire
@@ -43,7 +42,6 @@ class Played:
         self.facts: list[tuple[EventType, frozenset[str]]] = []
         self.journal = Journal(
             run_id=run_id,
-            policy=PRESETS["balanced"],
             models={label: f"local/{label}" for label in labels},
             synthesizer="local/editor",
             price_of=lambda model: None,
@@ -54,12 +52,12 @@ class Played:
 
     def call(self, event: wire.Event) -> None:
         self.at_ms += 100
-        self.journal.call_event(event, self.at_ms)
+        self.journal.calls.take_in(event, self.at_ms)
         self.take()
 
     def synthesis(self, version: int, event: wire.Event) -> None:
         self.at_ms += 100
-        self.journal.synthesis_event(version, event, self.at_ms)
+        self.journal.versions.take_in(version, event, self.at_ms)
         self.take()
 
     def command(self, command: domain.Command) -> None:

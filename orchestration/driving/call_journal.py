@@ -1,0 +1,147 @@
+"""The journal of a run's calls: what each model did becomes facts, rows and live text."""
+
+from typing import Any
+
+from orchestration.domain import synthesis as domain
+from orchestration.domain.errors import row_of
+from orchestration.domain.overlap import view
+from orchestration.domain.run import CallState, EventType, RunStatus
+from orchestration.driving.ledger import Ledger, speed
+from orchestration.fanout import wire
+
+# Overlap is drawn on pages while they wait for a draft: soon enough to be live, no more often.
+OVERLAP_EVERY_MS = 120
+
+
+class CallJournal:
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._overlap_at_ms = -OVERLAP_EVERY_MS
+        self.overlap: dict[str, Any] | None = None
+
+    def take_in(self, event: wire.Event, at_ms: int) -> None:
+        """Fold one event of the fan-out of calls."""
+        label = event.call
+        if label in self._ledger.ended:
+            return
+        match event:
+            case wire.Started():
+                self._started(label, event, at_ms)
+            case wire.Chunk():
+                self._chunk(label, event, at_ms)
+            case wire.Finished():
+                self._finished(label, event, at_ms)
+            case wire.Failed():
+                numbers = self._ledger.numbers(
+                    label, event.at_ms, event.usage, self._ledger.models[label]
+                )
+                self.fail(label, event.kind, at_ms, numbers=numbers, message=event.message)
+
+    def _started(self, label: str, event: wire.Started, at_ms: int) -> None:
+        flow = self._ledger.flow(label)
+        flow.begin_ms = event.at_ms
+        self._ledger.fold(domain.CallStarted(label, event.attempt), at_ms)
+        self._ledger.call_row(
+            label, state=CallState.WAITING, attempt=event.attempt, started_ms=at_ms
+        )
+        self._ledger.batch.run.setdefault("status", RunStatus.RUNNING)
+        self._ledger.event(
+            EventType.CALL_STARTED,
+            at_ms,
+            call=label,
+            model=self._ledger.models[label],
+            attempt=event.attempt,
+        )
+
+    def _chunk(self, label: str, event: wire.Chunk, at_ms: int) -> None:
+        flow = self._ledger.flow(label)
+        if flow.first_ms is None:
+            flow.first_ms = event.at_ms
+            first_token_ms = flow.first_token_ms()
+            self._ledger.call_row(label, state=CallState.STREAMING, first_token_ms=first_token_ms)
+            self._ledger.event(
+                EventType.CALL_FIRST_TOKEN, at_ms, call=label, first_token_ms=first_token_ms
+            )
+        offset = self._ledger.add(label, event.text, at_ms)
+        self._ledger.tails.append(self._ledger.run_id, label, event.text)
+        self._ledger.fold(domain.CallChunk(label, event.text, offset), at_ms)
+        self.show_overlap(at_ms)
+
+    def _finished(self, label: str, event: wire.Finished, at_ms: int) -> None:
+        if not self._ledger.flow(label).text().strip():
+            # Only white space: there is a finish, but no answer to show or to merge.
+            numbers = self._ledger.numbers(
+                label, event.at_ms, event.usage, self._ledger.models[label]
+            )
+            self.fail(label, "bad_upstream_response", at_ms, numbers=numbers)
+            return
+        self._ledger.ended.add(label)
+        numbers = self._ledger.numbers(label, event.at_ms, event.usage, self._ledger.models[label])
+        self._ledger.fold(domain.CallFinished(label), at_ms)
+        self._ledger.call_row(
+            label,
+            state=CallState.DONE,
+            finish_reason=event.finish_reason,
+            **numbers,
+            **self._ledger.text_fields(label),
+        )
+        self._ledger.event(
+            EventType.CALL_FINISHED,
+            at_ms,
+            call=label,
+            finish_reason=event.finish_reason,
+            chars=self._ledger.flow(label).length,
+            **speed(numbers),
+        )
+        self.show_overlap(at_ms, force=True)
+
+    def fail(
+        self,
+        label: str,
+        kind: str,
+        at_ms: int,
+        *,
+        numbers: dict[str, Any] | None = None,
+        message: str = "",
+    ) -> None:
+        """End a call without an answer; what it said so far stays."""
+        if label in self._ledger.ended:
+            return
+        self._ledger.ended.add(label)
+        row = row_of(kind)
+        numbers = numbers or self._ledger.numbers(label, None, None, self._ledger.models[label])
+        self._ledger.fold(domain.CallFailed(label, kind), at_ms)
+        message = message or row.sentence
+        self._ledger.call_row(
+            label,
+            state=CallState(row.state),
+            reason=kind,
+            message=message[:300],
+            **numbers,
+            **self._ledger.text_fields(label),
+        )
+        self._ledger.event(
+            EventType.CALL_FAILED,
+            at_ms,
+            call=label,
+            state=row.state,
+            kind=kind,
+            message=message,
+            retryable=row.retryable,
+            chars=self._ledger.flow(label).length,
+            **speed(numbers),
+        )
+
+    def open(self) -> list[str]:
+        return [label for label in self._ledger.models if label not in self._ledger.ended]
+
+    def show_overlap(self, at_ms: int, *, force: bool = False) -> None:
+        if len(self._ledger.models) < 2 or (
+            not force and at_ms - self._overlap_at_ms < OVERLAP_EVERY_MS
+        ):
+            return
+        self._overlap_at_ms = at_ms
+        shown = view(self._ledger.state.overlap)
+        if shown != self.overlap:
+            self.overlap = shown
+            self._ledger.tails.set_overlap(self._ledger.run_id, shown)
