@@ -142,7 +142,8 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def _frame(self, **frame: Any) -> None:
         """Send one frame; TimeoutError when the other side takes nothing."""
-        await asyncio.wait_for(self.send(text_data=json.dumps(frame)), SEND_TIMEOUT_S)
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await self.send(text_data=json.dumps(frame))
 
     async def _bye(self, code: int, reason: str) -> None:
         await self._frame(k="bye", code=reason, retry=False)

@@ -38,7 +38,10 @@ class Bell:
     async def wait(self, timeout_s: float) -> bool:
         """True when rung since the last wait, False when ``timeout_s`` passed first."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            # Not wait_for: in Python 3.11 it swallows a cancellation that meets a ring, and the
+            # loop around this would go on for ever.
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
         except TimeoutError:
             return False
         finally:

@@ -115,7 +115,6 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
         host="127.0.0.1",
         port=0,
         log_config=None,
-        access_log=False,
         timeout_graceful_shutdown=2,
     )
     listening = config.bind_socket()
