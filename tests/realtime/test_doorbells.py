@@ -1,4 +1,4 @@
-"""Doorbells: a ring is heard from any thread, a lost one costs a tick, and nobody rings for ever."""
+"""Doorbells: a ring is heard from any thread, and a loop that waits for one can be ended."""
 
 import asyncio
 import threading
