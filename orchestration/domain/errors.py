@@ -19,7 +19,7 @@ class ErrorKind(StrEnum):
     SERVER_ERROR = "server_error"
     CONNECTION = "connection"
     TIMEOUT_CONNECT = "timeout.connect"
-    TIMEOUT_FIRST_TOKEN = "timeout.first_token"  # noqa: S105
+    TIMEOUT_FIRST_TOKEN = "timeout.first_token"
     TIMEOUT_STALL = "timeout.stall"
     TIMEOUT_TOTAL = "timeout.total"
     DEADLINE = "deadline"

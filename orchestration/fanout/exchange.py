@@ -18,6 +18,7 @@ import httpx
 from msgspec import UNSET
 
 from orchestration.domain.errors import ErrorKind
+from orchestration.fanout.providers import Endpoint
 from orchestration.fanout.relay import CallFault, CallSink
 from orchestration.fanout.sse import EventTooLong, SseEvent, SseReader
 from orchestration.fanout.upstream_errors import refusal_kind, retry_after_ms
@@ -122,12 +123,14 @@ class Watchdog:
 class Exchange:
     """What happens upstream for one call. ``fault`` is set once something went wrong there."""
 
-    def __init__(self, wire: UpstreamWire, sink: CallSink, timeouts: Timeouts, key: str) -> None:
+    def __init__(
+        self, wire: UpstreamWire, sink: CallSink, timeouts: Timeouts, endpoint: Endpoint
+    ) -> None:
         self.wire = wire
         self.watchdog = Watchdog(timeouts)
         self.fault: CallFault | None = None
         self._sink = sink
-        self._key = key
+        self._endpoint = endpoint
         self._connected = False
         self._response: httpx.Response | None = None
         self._reading: AsyncGenerator[SseEvent, None] | None = None
@@ -161,7 +164,7 @@ class Exchange:
             await self._sink.text(text)
 
     async def read_on(self) -> None:
-        """Read what LiteLLM left, when it has said all of the answer: the usage often comes last."""
+        """Read what LiteLLM left when it has said all of the answer: the usage comes last."""
         if self._events is not None:
             async for _ in self._events:
                 pass
@@ -177,10 +180,13 @@ class Exchange:
         headers = [
             (name, value)
             for name, value in request.headers.multi_items()
-            if name in _HEADERS_SENT and (self._key or name != "authorization")
+            if name in _HEADERS_SENT and (self._endpoint.api_key or name != "authorization")
         ]
         headers += [("accept", "text/event-stream"), ("accept-encoding", "identity")]
         headers += [("user-agent", "rex-fanout")]
+        if self._endpoint.provider.quirks.get("close_connections"):
+            # It closes idle ones without a word, so a call on a kept one could fail.
+            headers += [("connection", "close")]
         # No timeouts but ours: httpx knows none of the phases.
         return httpx.Request(
             request.method,

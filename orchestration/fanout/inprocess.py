@@ -54,7 +54,7 @@ class InProcessClient(RelayClient):
         litellm = await self._load()
         wire = WIRES.get(endpoint.provider.litellm, OpenAIWire)()
         asked = Timeouts() if call.timeouts_ms is UNSET else call.timeouts_ms
-        exchange = Exchange(wire, sink, asked, endpoint.api_key)
+        exchange = Exchange(wire, sink, asked, endpoint)
         current_exchange.set(exchange)
         try:
             async with exchange.watchdog:

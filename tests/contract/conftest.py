@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from launcher.go_build import FAKE_PROVIDER, SERVICE, build
 from launcher.layout import Layout
-
 from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.go import GoClient
 from orchestration.fanout.inprocess import InProcessClient

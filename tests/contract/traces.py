@@ -1,4 +1,4 @@
-"""What a backend said of a fan-out, without what may differ: times, sentences, borders of chunks."""
+"""What a backend said of a fan-out, without what may differ: times, sentences, chunk borders."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
