@@ -74,6 +74,7 @@ def _start_page(request: HttpRequest, form: StartForm, actor: Actor, status: int
         "pipelines": list(PIPELINES.values()),
         "models": answering_models(),
         "recent": recent,
+        "may_write": actor.may_write,
     }
     return render(request, "orchestration/start.html", context, status=status)
 

@@ -145,7 +145,9 @@ def test_going_back_and_asking_something_else_is_another_run(alice: Person) -> N
 
 
 def test_a_viewer_may_look_but_not_ask(vera: Person, alice: Person) -> None:
-    is_page(vera.browser().get("/"), 200)
+    page = is_page(vera.browser().get("/"), 200)
+    assert "You may look at this workspace but not ask in it" in page
+    assert "not ask in it" not in is_page(alice.browser().get("/"), 200)
     is_page(post(vera.browser()), 403)
     assert runs() == 0
 
