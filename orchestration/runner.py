@@ -15,7 +15,7 @@ from django.utils import timezone
 from orchestration.actions.claim_runs import claim_runs, release_lease
 from orchestration.actions.drive_run import drive_run
 from orchestration.bridge import in_database
-from orchestration.fanout.client import ProviderClient
+from orchestration.fanout.client import FanoutUnavailable, ProviderClient
 from orchestration.fanout.select import get_client
 from orchestration.publish import QUEUE, doorbells
 from orchestration.recordings import load_recording
@@ -33,17 +33,31 @@ class Runner:
         self._client = client
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._driving: dict[uuid.UUID, asyncio.Task[None]] = {}
-        self._loop: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     def start(self) -> None:
-        self._loop = asyncio.create_task(self._claim_forever(), name="rex-runner")
+        self._tasks = (
+            asyncio.create_task(self._claim_forever(), name="rex-runner"),
+            asyncio.create_task(self._warm(), name="rex-runner-warm"),
+        )
 
     async def stop(self) -> None:
         """Stop claiming and let every run go: another driver may have it at once."""
-        tasks = [task for task in (self._loop, *self._driving.values()) if task]
+        tasks = [*self._tasks, *self._driving.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _warm(self) -> None:
+        """Prepare the client now: in process its import takes seconds, else of the first run."""
+        try:
+            await self._client_here().ready()
+        except FanoutUnavailable as error:
+            # The first run tries again; until then the log says why it would fail.
+            log.warning("fanout_not_ready", problem=str(error))
+
+    def _client_here(self) -> ProviderClient:
+        return self._client or get_client(load_recording)
 
     async def _claim_forever(self) -> None:
         with doorbells.listen(QUEUE) as bell:
@@ -72,9 +86,7 @@ class Runner:
     async def _drive(self, run_id: uuid.UUID, fence: int) -> None:
         structlog.contextvars.bind_contextvars(run_id=str(run_id))
         try:
-            await drive_run(
-                run_id=run_id, fence=fence, client=self._client or get_client(load_recording)
-            )
+            await drive_run(run_id=run_id, fence=fence, client=self._client_here())
         except asyncio.CancelledError:
             with suppress(DatabaseError):
                 await asyncio.shield(in_database(release_lease, run_id=run_id, fence=fence))

@@ -14,7 +14,7 @@ from orchestration.actions.claim_runs import LEASE_S, claim_runs
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.bridge import in_database
 from orchestration.domain.run import RUN_ENDED
-from orchestration.fanout.client import ProviderClient
+from orchestration.fanout.client import FanoutUnavailable, ProviderClient
 from orchestration.fanout.scripted import Hang, Script, ScriptedClient
 from orchestration.models import Call, Run
 from orchestration.runner import Runner
@@ -151,3 +151,34 @@ async def test_a_database_that_is_away_for_a_moment_stops_nothing_for_good(
     async with running(ScriptedClient(answers(), speed=4)):
         await until(all_ended, "the run ended")
     assert caplog.text.count("claim_failed") == 3
+
+
+class Preparing(ScriptedClient):
+    """A client that has something to prepare, and fails at it where ``problem`` says so."""
+
+    def __init__(self, problem: str = "") -> None:
+        super().__init__(answers(), speed=4)
+        self.prepared = asyncio.Event()
+        self._problem = problem
+
+    async def ready(self) -> None:
+        self.prepared.set()
+        if self._problem:
+            raise FanoutUnavailable(self._problem)
+
+
+async def test_the_client_is_prepared_as_the_process_starts_not_with_its_first_run() -> None:
+    client = Preparing()
+    async with running(client):
+        await asyncio.wait_for(client.prepared.wait(), 5)
+    assert not client.requests
+
+
+async def test_runs_are_taken_although_the_client_was_not_ready_at_the_start(
+    alice: Person,
+) -> None:
+    client = Preparing("the service starts later")
+    async with running(client):
+        await asyncio.wait_for(client.prepared.wait(), 5)
+        await in_database(make_run, alice)
+        await until(all_ended, "the run ended")
