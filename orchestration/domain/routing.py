@@ -207,7 +207,9 @@ def _close_to(model_id: str, providers: Mapping[str, Provider]) -> list[str]:
         return close
     name, _, upstream = model_id.partition("/")
     named = get_close_matches(name[:64], list(providers), n=1, cutoff=0.6)
-    return [f"{named[0]}/{upstream}"] if named and upstream and named[0] != LOCAL else []
+    if not named or named[0] in (name, LOCAL) or not _is_model_name(upstream):
+        return []
+    return [f"{named[0]}/{upstream}"]
 
 
 def catalogue(providers: Mapping[str, Provider]) -> tuple[OfferedModel, ...]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
+import msgspec
 from msgspec import UNSET
 
 from orchestration.domain.errors import ErrorKind, row_of
@@ -36,7 +37,7 @@ log = logging.getLogger("rex.fanout")
 
 DEFAULT_COALESCE_MS = 20
 MAX_PENDING_CHARS = 64 << 10
-MAX_ANSWER_BYTES = 8 << 20
+MAX_ANSWER_BYTES = 8 << 20  # as escaped in JSON
 CHARS_A_TOKEN = 4
 
 
@@ -117,7 +118,7 @@ class CallSink:
             self._moments["first_token"] = now
         self._moments["last_token"] = now
         self._characters += len(text)
-        self._bytes += len(text.encode())
+        self._bytes += len(msgspec.json.encode(text)) - 2
         if self._bytes > MAX_ANSWER_BYTES:
             raise CallFault(ErrorKind.RESPONSE_TOO_LARGE, f"over {MAX_ANSWER_BYTES} bytes")
         while self.must_wait(text):
