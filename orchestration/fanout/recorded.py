@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -178,7 +177,7 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     text: str
     pacing: tuple[tuple[int, int], ...]
     finish_reason: FinishReason = "stop"
-    usage: dict[str, Any] = {}
+    usage: Counted = NOT_COUNTED
     failure: ErrorKind | None = None
     ended_ms: int | None = None
 
@@ -194,7 +193,7 @@ def load_from_file(lines: bytes) -> LoadRecording:
             line.text,
             line.pacing,
             line.finish_reason,
-            msgspec.convert(line.usage, Counted),
+            line.usage,
             line.failure,
             line.ended_ms,
         )
