@@ -1,14 +1,16 @@
-"""Record real answers of the embedded model with their real timing, for replays.
+"""Record real answers of the embedded models with their real timing, for replays.
 
-    python scripts/record_legs.py [--url http://127.0.0.1:8100/v1] [--out results/legs/local.jsonl]
+    python scripts/record_legs.py [--set local|local-mixed] [--questions 24] [--out FILE]
 
-Every question goes to the personas brisk, plain and thorough at once, as a run would send it. One
-JSON object a line: {"id", "prompt", "legs": [{"label", "model", "chunks": [[t_s, text], …],
-"end_s", "finish_reason"}], "editor": {"prompt_chars", "first_token_s", "chars", "chars_per_s"}}.
-`editor` is one call of the synthesizer persona with the finished answers in its prompt, alone on
-the machine: the pace the policy report gives the modelled synthesizer.
+Every question goes to all configurations of the set at once, as a run would send it. One JSON
+object a line: {"id", "prompt", "legs": [{"label", "model", "chunks": [[t_s, text], …], "end_s",
+"finish_reason"}], "editor": {"prompt_chars", "first_token_s", "chars", "chars_per_s"}}. `editor`
+is one call of the synthesizer persona of the small model with the finished answers in its prompt,
+when they have ended: the pace the policy report gives the modelled synthesizer. The file is
+results/legs/<set>.jsonl unless --out names another.
 
-Starts scripts/local_model_server.py on a free port unless --url names a running server.
+Starts one scripts/local_model_server.py for each model, each on a free port. The larger model must
+be installed: ./rex up --model qwen2.5-coder-1.5b.
 """
 
 import argparse
@@ -20,7 +22,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +34,35 @@ sys.path.insert(0, str(ROOT))
 
 from orchestration.domain.routing import PERSONAS, Persona  # noqa: E402 - needs the path above
 
-PERSONA_NAMES = ("brisk", "plain", "thorough")
-LABELS = "ABC"
+LABELS = "ABCDEFGH"
 PIECE_CHARS = 24
 """Tokens are joined to pieces of about this size: smaller ones only make the file longer."""
+
+SMALL, LARGER = "smollm2-135m", "qwen2.5-coder-1.5b"
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """One way to ask a model: `name` stands in the file, `model` is what its server is started
+    with."""
+
+    name: str
+    model: str
+    persona: Persona
+
+
+_PERSONAS = tuple(
+    Configuration(f"local/{name}", SMALL, PERSONAS[name]) for name in ("brisk", "plain", "thorough")
+)
+_LARGER = tuple(
+    # The larger model needs more room than the small one to end by itself.
+    Configuration(f"{LARGER}/{name}", LARGER, replace(PERSONAS[name], max_tokens=max_tokens))
+    for name, max_tokens in (("plain", 300), ("thorough", 380))
+)
+SETS: Mapping[str, tuple[Configuration, ...]] = {
+    "local": _PERSONAS,
+    "local-mixed": (*_PERSONAS, *_LARGER),
+}
 
 QUESTIONS = (
     "How do I keep a sourdough starter alive when I travel for two weeks?",
@@ -66,18 +94,20 @@ QUESTIONS = (
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--url", help="OpenAI-compatible base URL of a running server")
-    parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "legs" / "local.jsonl")
+    parser.add_argument("--set", choices=SETS, default="local")
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--questions", type=int, default=len(QUESTIONS))
     options = parser.parse_args()
+    asked = SETS[options.set]
     with contextlib.ExitStack() as stack:
-        url = options.url or stack.enter_context(_server(options.model))
-        rows = asyncio.run(_record(url, options.model, QUESTIONS[: options.questions]))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+        models = dict.fromkeys(configuration.model for configuration in asked)
+        urls = {model: stack.enter_context(_server(model)) for model in models}
+        rows = asyncio.run(_record(options.set, urls, QUESTIONS[: options.questions]))
+    out = options.out or ROOT / "results" / "legs" / f"{options.set}.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
-    options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(rows)} runs recorded in {options.out}")
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(rows)} runs recorded in {out}")
     return 0
 
 
@@ -111,34 +141,39 @@ def _wait(url: str, server: "subprocess.Popen[bytes]", limit_s: float = 120.0) -
     raise SystemExit(f"The model server was not ready within {limit_s:.0f} s.")
 
 
-async def _record(url: str, model: str, questions: tuple[str, ...]) -> list[dict[str, Any]]:
+async def _record(
+    name: str, urls: Mapping[str, str], questions: tuple[str, ...]
+) -> list[dict[str, Any]]:
     rows = []
+    asked, editor = SETS[name], Configuration("local/editor", SMALL, PERSONAS["editor"])
     # The server closes idle connections after 5 s, just when the next question would reuse one.
     fresh = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(timeout=180, limits=fresh) as client:
         # The first call pays for loading; it would make the first run look slow.
-        await _leg(client, url, model, PERSONAS["brisk"], "Say hello.")
+        for model in urls:
+            greeting = Configuration("local/brisk", model, PERSONAS["brisk"])
+            await _leg(client, urls, greeting, "Say hello.")
         for number, question in enumerate(questions):
-            legs = await asyncio.gather(
-                *(_leg(client, url, model, PERSONAS[name], question) for name in PERSONA_NAMES)
-            )
-            for label, name, leg in zip(LABELS, PERSONA_NAMES, legs, strict=True):
-                leg.update(label=label, model=f"local/{name}")
-            editor = await _editor(client, url, model, question, legs)
-            rows.append(
-                {"id": f"local-{number:03d}", "prompt": question, "legs": legs, "editor": editor}
-            )
+            legs = await asyncio.gather(*(_leg(client, urls, each, question) for each in asked))
+            for label, each, leg in zip(LABELS, asked, legs, strict=False):
+                leg.update(label=label, model=each.name)
+            row = {"id": f"{name}-{number:03d}", "prompt": question, "legs": legs}
+            rows.append(row | {"editor": await _edited(client, urls, editor, question, legs)})
             ends = ", ".join(f"{leg['end_s']:.1f}" for leg in legs)
             print(f"{number + 1}/{len(questions)}  ended after {ends} s", flush=True)
     return rows
 
 
-async def _editor(
-    client: httpx.AsyncClient, url: str, model: str, question: str, legs: list[dict[str, Any]]
+async def _edited(
+    client: httpx.AsyncClient,
+    urls: Mapping[str, str],
+    editor: Configuration,
+    question: str,
+    legs: list[dict[str, Any]],
 ) -> dict[str, Any]:
     answers = "\n\n".join("".join(text for _, text in leg["chunks"]) for leg in legs)
     prompt = f"{question}\n\nAnswers:\n{answers}\n\nMerge the answers into one."
-    leg = await _leg(client, url, model, PERSONAS["editor"], prompt)
+    leg = await _leg(client, urls, editor, prompt)
     chars = sum(len(text) for _, text in leg["chunks"])
     first_s = leg["chunks"][0][0] if leg["chunks"] else leg["end_s"]
     return {
@@ -150,11 +185,12 @@ async def _editor(
 
 
 async def _leg(
-    client: httpx.AsyncClient, url: str, model: str, persona: Persona, question: str
+    client: httpx.AsyncClient, urls: Mapping[str, str], asked: Configuration, question: str
 ) -> dict[str, Any]:
     """One streamed call: text pieces with the second they were complete."""
+    persona, url = asked.persona, urls[asked.model]
     body = {
-        "model": model,
+        "model": asked.model,
         "stream": True,
         "messages": [
             {"role": "system", "content": persona.system},

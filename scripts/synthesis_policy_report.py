@@ -1,9 +1,10 @@
 """Replay recorded answers through every synthesis policy and write what each would have done.
 
-    python scripts/synthesis_policy_report.py [--legs FILE] [--data FILE] [--repeats 3] [--out DIR]
+    python scripts/synthesis_policy_report.py [--legs FILE …] [--data FILE] [--repeats 3]
+                                              [--seed 2026] [--out DIR]
 
-Two sets of runs: legs recorded from the embedded model (scripts/record_legs.py), and stored
-answers of real models paced like providers. A set whose file is absent is skipped, and said so.
+Sets of runs: stored answers of real models paced like providers, and legs recorded from embedded
+models (scripts/record_legs.py), one set a file. A set whose file is absent is skipped, and said so.
 Writes summary.json (the figures) and report.md (the same to read) to results/policy/.
 """
 
@@ -12,8 +13,10 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from orchestration.domain.policies import FOILS, PRESETS, Policy  # noqa: E402
-from orchestration.domain.prompts import TEMPLATE_VERSION  # noqa: E402
 from policy_report.compare import CONTROL, row, verdicts  # noqa: E402 - needs the path above
 from policy_report.legs import CaseSet, paced_like_providers, recorded  # noqa: E402
 from policy_report.measure import Outcome, measure  # noqa: E402
@@ -32,7 +34,8 @@ POLICIES: dict[str, Policy] = {CONTROL: PRESETS[CONTROL], **PRESETS, **FOILS}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--legs", type=Path, default=ROOT / "results" / "legs" / "local.jsonl")
+    legs = [ROOT / "results" / "legs" / f"{name}.jsonl" for name in ("local", "local-mixed")]
+    parser.add_argument("--legs", type=Path, nargs="+", default=legs)
     parser.add_argument(
         "--data", type=Path, default=ROOT.parent / "shared" / "data" / "recorded_answers.jsonl"
     )
@@ -42,13 +45,12 @@ def main() -> int:
     options = parser.parse_args()
     sets: list[CaseSet] = []
     skipped: list[str] = []
-    for path, load in (
-        (
-            options.data,
-            lambda p: paced_like_providers(p, repeats=options.repeats, seed=options.seed),
-        ),
-        (options.legs, recorded),
-    ):
+    paced = partial(paced_like_providers, repeats=options.repeats, seed=options.seed)
+    loads: list[tuple[Path, Callable[[Path], CaseSet]]] = [
+        (options.data, paced),
+        *((path, recorded) for path in options.legs),
+    ]
+    for path, load in loads:
         if path.exists():
             sets.append(load(path))
         else:
@@ -61,7 +63,6 @@ def main() -> int:
         "command": shlex.join(["python", "scripts/synthesis_policy_report.py", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": _commit(),
-        "prompt_template": TEMPLATE_VERSION,
         "seed": options.seed,
         "skipped": skipped,
         "policies": {name: asdict(policy) for name, policy in POLICIES.items()},
@@ -85,6 +86,7 @@ def _figures(cases: CaseSet) -> dict[str, Any]:
     late_cache = replace(cases, pace=replace(cases.pace, least_cached_tokens=1024))
     return {
         "title": cases.title,
+        "prompt_template": cases.prompts.TEMPLATE_VERSION,
         "runs": len(control),
         "without_answers": len(cases.cases) - len(control),
         "assumptions": list(cases.assumptions),

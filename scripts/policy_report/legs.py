@@ -40,27 +40,51 @@ class CaseSet:
 
 
 def recorded(path: Path) -> CaseSet:
-    """Answers of the embedded model with the timing they had (scripts/record_legs.py)."""
+    """Answers of embedded models with the timing they had (scripts/record_legs.py).
+
+    The set is named after its file. Every row holds the same configurations in the same order.
+    """
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     cases = tuple(
         Case(row["id"], row["prompt"], tuple(_leg(leg) for leg in row["legs"]), index)
         for index, row in enumerate(rows)
     )
     pace = _editor_pace([row["editor"] for row in rows])
+    asked = [leg["model"] for leg in rows[0]["legs"]]
+    models = len({model.partition("/")[0] for model in asked})
+    title = "Embedded model" if models == 1 else f"{models} embedded models"
     return CaseSet(
-        "local",
-        f"Embedded model, {len(cases)} questions x 3 personas, real timing",
+        path.stem,
+        f"{title}, {len(cases)} questions, N = {len(asked)} configurations, real timing",
         cases,
         pace,
         0.1,
         plain_prompts,
         (
-            "Legs: real answers of the embedded model with their real timing; all three personas"
-            " share one machine.",
-            f"Synthesizer: paced like the editor persona as measured alone on the same machine:"
-            f" reads {pace.prefill_tokens_per_s:.0f} and writes {pace.tokens_per_s:.0f} tokens/s."
-            " That it would slow down the personas it runs beside is not modelled.",
+            f"Legs: real answers with their real timing; all {len(asked)} configurations are asked"
+            f" at once and share one machine. Medians to the end of an answer: {_ends(rows)}.",
+            *((_MIXED,) if models > 1 else ()),
+            "Synthesizer: paced like the editor persona of the small model as measured on the same"
+            f" machine when the answers had ended: reads {pace.prefill_tokens_per_s:.0f} and writes"
+            f" {pace.tokens_per_s:.0f} tokens/s. That it would slow down the calls it runs beside"
+            " is not modelled.",
         ),
+    )
+
+
+_MIXED = (
+    "The models differ in size and speed, so waiting for all means waiting for the slow one, and"
+    " the ratios come mostly from that. Fan-outs over providers are as mixed; how far apart the"
+    " models are is chance here: they are the two the project embeds, chosen before any policy was"
+    " replayed on them."
+)
+
+
+def _ends(rows: list[dict[str, Any]]) -> str:
+    """Median end of every configuration, as text."""
+    return ", ".join(
+        f"{legs[0]['model']} {statistics.median(leg['end_s'] for leg in legs):.1f} s"
+        for legs in zip(*(row["legs"] for row in rows), strict=True)
     )
 
 

@@ -27,7 +27,7 @@ def report(summary: Mapping[str, Any]) -> str:
         "# Synthesis policies on recorded answers",
         "",
         f"Made by `{summary['command']}` on {summary['date']} at commit {summary['commit']}"
-        f" (seed {summary['seed']}, prompts {summary['prompt_template']}). All figures are in"
+        f" (seed {summary['seed']}). All figures are in"
         " [summary.json](summary.json).",
         "",
     ]
@@ -42,7 +42,7 @@ def _set(figures: Mapping[str, Any]) -> list[str]:
     lines = [f"## {figures['title']}", ""]
     lines += [
         f"{figures['runs']} runs compared; {figures['without_answers']} without any answer left"
-        " out. Times are median / 95th percentile.",
+        f" out. Prompts: {figures['prompt_template']}. Times are median / 95th percentile.",
         "",
         "| policy | " + " | ".join(title for title, _ in COLUMNS) + " |",
         "|---" * (len(COLUMNS) + 1) + "|",
