@@ -93,11 +93,11 @@ async def test_counts_are_the_scripts_and_else_estimated() -> None:
 
 async def test_a_cut_ends_the_whole_stream_without_an_end() -> None:
     client = ScriptedClient({"A": Script(TWO_WORDS, Cut()), "B": Script([(9, "never")])})
-    came = []
+    ends = 0
     with pytest.raises(FanoutUnavailable):
         async for event in client.stream(fanout(call(), call(call_id="B"))):
-            came.append(event)
-    assert not any(isinstance(event, Finished | Failed) for event in came)
+            ends += isinstance(event, Finished | Failed)
+    assert not ends
 
 
 async def test_a_call_that_hangs_is_ended_by_a_stop_of_its_own() -> None:
