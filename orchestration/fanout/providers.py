@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -97,8 +98,11 @@ def providers_of(endpoints: Mapping[str, Endpoint]) -> Mapping[str, Provider]:
 
 def _endpoint(row: _Row, env: Mapping[str, str], *, free: bool | None = None) -> Endpoint:
     base_url = (env.get(row.base_url_env, "").strip() or row.base_url or "").rstrip("/")
-    if base_url and not base_url.startswith(("http://", "https://")):
-        raise ProviderSettingsError(f"{row.base_url_env} takes an address with http or https.")
+    if base_url and not _is_address(base_url):
+        # The value is not repeated: people put keys into addresses.
+        raise ProviderSettingsError(
+            f"{row.base_url_env} takes an http or https address without user, query and fragment."
+        )
     api_key = _secret(row.api_key_env, env) if row.api_key_env else ""
     missing = ""
     if not base_url:
@@ -117,6 +121,18 @@ def _endpoint(row: _Row, env: Mapping[str, str], *, free: bool | None = None) ->
     return Endpoint(provider, base_url, api_key)
 
 
+def _is_address(base_url: str) -> bool:
+    try:
+        parts = urlsplit(base_url)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and not (parts.username or parts.password or parts.query or parts.fragment)
+        )
+    except ValueError:
+        return False
+
+
 def _local_model(env: Mapping[str, str]) -> str:
     return env.get("REX_LOCAL_MODEL", "").strip() or DEFAULT_LOCAL_MODEL
 
@@ -126,11 +142,13 @@ def _secret(name: str, env: Mapping[str, str]) -> str:
     value, file = env.get(name, "").strip(), env.get(f"{name}_FILE", "").strip()
     if value and file:
         raise ProviderSettingsError(f"{name} and {name}_FILE are both set; keep one.")
-    if not file:
-        return value
-    try:
-        return Path(file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProviderSettingsError(
-            f"{name}_FILE names a file that cannot be read: {type(error).__name__}."
-        ) from None
+    if file:
+        try:
+            value = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProviderSettingsError(
+                f"{name}_FILE names a file that cannot be read: {type(error).__name__}."
+            ) from None
+    if any(not "!" <= character <= "~" for character in value):
+        raise ProviderSettingsError(f"{name} takes a key of printable ASCII without spaces.")
+    return value
