@@ -20,7 +20,7 @@ def sse(*events: dict[str, Any]) -> bytes:
     )
 
 
-ANTHROPIC = [
+ANTHROPIC: list[dict[str, Any]] = [
     {
         "type": "message_start",
         "message": {
@@ -61,12 +61,12 @@ GEMINI_USAGE = {
     "cachedContentTokenCount": 3,
     "totalTokenCount": 16,
 }
-GEMINI = [
+GEMINI: list[dict[str, Any]] = [
     gemini("Light "),
     {**gemini("scatters.", finishReason="STOP"), "usageMetadata": GEMINI_USAGE},
 ]
 
-ROUTES = {
+ROUTES: dict[str, tuple[str, str, str, str, list[dict[str, Any]], int]] = {
     "anthropic": ("ANTHROPIC_BASE_URL", "/v1", "ANTHROPIC_API_KEY", "claude-x", ANTHROPIC, 5),
     "google": ("GOOGLE_BASE_URL", "/v1beta/openai", "GEMINI_API_KEY", "gemini-x", GEMINI, 6),
 }
