@@ -39,9 +39,3 @@ def test_the_providers_reached_in_a_format_of_their_own_are_named() -> None:
     native = [row["title"] for row in ROWS if row["litellm"] in WIRES]
     assert len(named) == len(native)
     assert all(name in title for name, title in zip(named, native, strict=True))
-
-
-def test_the_ids_of_the_examples_name_providers_there_are() -> None:
-    known = {row["name"] for row in ROWS} | {"recorded", "lab", "<provider>"}
-    named = [name.partition("/")[0] for name in PROVIDERS.names() if re.match(r"[<\w]+/\S", name)]
-    assert set(named) - {"go", "orchestration", "tests", "provider"} <= known
