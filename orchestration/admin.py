@@ -17,6 +17,9 @@ class ReadOnly:
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
 
 class CallInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Call

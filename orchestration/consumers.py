@@ -7,7 +7,9 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
+import structlog
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import DatabaseError
 from django.utils import timezone
 
 from orchestration.bridge import in_database
@@ -29,7 +31,9 @@ MAX_MESSAGE_CHARS = 64_000
 # nothing can make this process hold.
 FRAME_TEXT_CHARS = 128_000
 
-NOT_AUTHENTICATED, NOT_FOUND, TOO_SLOW, BAD_MESSAGE = 4401, 4404, 4408, 4400
+log = structlog.get_logger("rex.socket")
+
+NOT_AUTHENTICATED, NOT_FOUND, TOO_SLOW, BAD_MESSAGE, FAILED = 4401, 4404, 4408, 4400, 1011
 
 
 class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -74,6 +78,10 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             except TimeoutError:
                 # Waits until the reader takes something again or is gone, and holds nothing else.
                 await self.close(TOO_SLOW)
+            except DatabaseError:
+                # A socket that stayed open without its reader would be silent for ever.
+                log.exception("follow_failed")
+                await self.close(FAILED)
 
     async def _replay_and_follow(self, since: int, have: dict[str, Position]) -> None:
         run = await in_database(self._reload)
@@ -101,7 +109,15 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Look again, on a clock of its own, whether this reader may still read."""
         while not forwarding.done():
             await asyncio.wait({forwarding}, timeout=REAUTHORISE_S)
-            refused = None if forwarding.done() else await in_database(self._authorise)
+            if forwarding.done():
+                return
+            try:
+                refused = await in_database(self._authorise)
+            except DatabaseError:
+                # Not known to be allowed is not allowed. The reader may come back and ask again.
+                forwarding.cancel()
+                await self.close(FAILED)
+                return
             if refused:
                 forwarding.cancel()
                 with suppress(OSError):

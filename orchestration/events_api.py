@@ -31,7 +31,9 @@ Answer = TypeVar("Answer", bound=HttpResponseBase)
 MAX_WAIT_S = 30
 NDJSON = "application/x-ndjson"
 # A line at least this often tells the client, and every proxy between, that the run still lives.
-HEARTBEAT_S = 15.0
+HEARTBEAT_S = 4.0
+# A key may be revoked while a stream is open, or a membership end: it is looked at this often.
+REAUTHORISE_S = 4.0
 
 
 @csrf_exempt  # it only reads, and says so itself in the API's own words
@@ -57,7 +59,7 @@ async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
         # Following a run for nobody would keep the connection busy until the run ends.
         return _unstored(HttpResponse(content_type=_content_type(request)))
     if _content_type(request) == NDJSON:
-        return _stream(found.pk, cursor)
+        return _stream(request, found.pk, cursor)
     return await _poll(found.pk, cursor, wait_s)
 
 
@@ -121,9 +123,14 @@ async def _poll(run_id: UUID, cursor: Cursor, wait_s: float) -> JsonResponse:
     return _unstored(JsonResponse({"head": cursor.since, "events": events, "done": cursor.done}))
 
 
-def _stream(run_id: UUID, cursor: Cursor) -> StreamingHttpResponse:
+def _stream(request: HttpRequest, run_id: UUID, cursor: Cursor) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[bytes]:
+        authorised_at = time.monotonic()
         async for batch in follow(run_id, cursor, heartbeat_s=HEARTBEAT_S):
+            if time.monotonic() - authorised_at >= REAUTHORISE_S:
+                authorised_at = time.monotonic()
+                if isinstance(await in_database(_authorised, request, run_id), str):
+                    return
             # An empty line is allowed between NDJSON objects and keeps the connection in use.
             yield b"".join(json.dumps(event).encode() + b"\n" for event in batch) or b"\n"
 

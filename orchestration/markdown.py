@@ -14,6 +14,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markdown_it.utils import EnvType, OptionsDict
 
+REMEMBERED_CHARS = 32_000
 HEADING_SHIFT = 2
 """A model's first-level heading becomes h3: the page has its own h1 and h2."""
 
@@ -66,12 +67,21 @@ _CLEANER = nh3.Cleaner(
 )
 
 
-@lru_cache(maxsize=512)
 def render_markdown(text: str) -> str:
     """`text` as clean HTML: no images, no raw HTML, links absolute, headings from h3 down.
 
-    Cached by text: parsing 24 KB takes about 50 ms, and a finished run's page never changes.
+    Parsing 24 KB takes about 50 ms, and a finished run's page never changes: texts of ordinary
+    length are remembered. Longer ones would fill memory.
     """
+    return _remembered(text) if len(text) <= REMEMBERED_CHARS else _rendered(text)
+
+
+@lru_cache(maxsize=256)
+def _remembered(text: str) -> str:
+    return _rendered(text)
+
+
+def _rendered(text: str) -> str:
     tokens = _PARSER.parse(text)
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):

@@ -124,6 +124,7 @@ def snapshot_of(run: Run) -> dict[str, Any]:
         "ended_at": _iso(run.ended_at),
         "now": _iso(timezone.now()),
         "deadline_s": run.deadline_s,
+        "stopping": run.stop_requested_at is not None and run.ended_at is None,
         "answer": answer,
         "answer_state": _answer_state(run, answer, versions),
         "degraded": run.degraded,

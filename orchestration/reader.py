@@ -51,12 +51,15 @@ def read_events(run_id: UUID, cursor: Cursor, *, facts: bool = True) -> list[dic
             if stream is not None:
                 events += _rest_of(run_id, cursor, stream)
                 cursor.open.discard(stream)
+            if row.type == EventType.RUN_FINISHED:
+                cursor.done = True
+                events += _last_overlap(row, cursor)
             cursor.since = row.seq
             events.append(event_of(row))
-            cursor.done = row.type == EventType.RUN_FINISHED
     for stream in sorted(cursor.open):
         events += _text_events(run_id, cursor, stream)
-    events += _overlap_events(run_id, cursor)
+    if not cursor.done:
+        events += _overlap_events(run_id, cursor)
     return events
 
 
@@ -151,6 +154,14 @@ def _overlap_events(run_id: UUID, cursor: Cursor) -> list[dict[str, Any]]:
     if overlap is None or rev == cursor.overlap_rev:
         return []
     cursor.overlap_rev = rev
+    return [{"seq": cursor.since, "type": EventType.OVERLAP_UPDATED, "overlap": overlap}]
+
+
+def _last_overlap(end: RunEvent, cursor: Cursor) -> list[dict[str, Any]]:
+    """The overlap as the run ended with it: its tail may be gone before a reader looks again."""
+    overlap = end.run.overlap
+    if overlap is None:
+        return []
     return [{"seq": cursor.since, "type": EventType.OVERLAP_UPDATED, "overlap": overlap}]
 
 

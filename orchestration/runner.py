@@ -64,8 +64,9 @@ class Runner:
             while True:
                 try:
                     await self._claim()
-                except DatabaseError:
-                    # Nothing is lost: the queue is the database, and it is asked again.
+                except Exception:
+                    # Nothing is lost: the queue is the database, and it is asked again. A loop that
+                    # ended here would leave a healthy-looking process that drives nothing.
                     log.exception("claim_failed")
                 await bell.wait(SWEEP_EVERY_S)
 
@@ -73,7 +74,13 @@ class Runner:
         free = settings.MAX_CONCURRENT_RUNS - len(self._driving)
         if free <= 0:
             return
-        claimed = await in_database(claim_runs, owner=self._owner, limit=free, now=timezone.now())
+        claimed = await in_database(
+            claim_runs,
+            owner=self._owner,
+            limit=free,
+            now=timezone.now(),
+            besides=frozenset(self._driving),
+        )
         for run_id, fence in claimed:
             task = asyncio.create_task(self._drive(run_id, fence), name=f"run-{run_id}")
             self._driving[run_id] = task

@@ -64,7 +64,7 @@ MAX_PROMPT_CHARS = env.integer(
 SYNTHESIS_PROMPT_CHARS = env.integer(
     "REX_SYNTHESIS_PROMPT_CHARS",
     0,
-    "Most characters of answers quoted to the synthesizer; 0 asks the model's own entry.",
+    "Most characters of a synthesizer's prompt; 0: no limit, and the embedded model's own.",
 )
 MAX_CONCURRENT_RUNS = env.integer(
     "REX_MAX_CONCURRENT_RUNS", 20, "Runs one process drives at once; more wait.", minimum=1

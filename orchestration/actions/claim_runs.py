@@ -1,5 +1,6 @@
 """Take runs that nobody drives, and keep them."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -12,18 +13,24 @@ LEASE_S = 15
 RENEW_EVERY_S = 5
 
 
-def claim_runs(*, owner: str, limit: int, now: datetime) -> list[tuple[UUID, int]]:
+def claim_runs(
+    *, owner: str, limit: int, now: datetime, besides: Collection[UUID] = ()
+) -> list[tuple[UUID, int]]:
     """Lease up to ``limit`` unfinished runs that have no live lease, oldest first.
 
-    Returns (run id, fence) pairs. The update repeats the condition, so of two drivers that saw the
-    same run only one gets it; the other finds that someone was faster and moves on.
+    ``besides`` are the runs this process drives: it may have slept through a lease of its own, and
+    must renew it rather than take the run from itself. Returns (run id, fence) pairs.
+
+    The update repeats the condition, so of two drivers that saw the same run only one gets it; the
+    other finds that someone was faster and moves on.
     """
     free = Q(status__in=(RunStatus.QUEUED, RunStatus.RUNNING)) & (
         Q(lease_until__isnull=True) | Q(lease_until__lt=now)
     )
     runs = Run.objects.everywhere()
     claimed = []
-    for pk, fence in runs.filter(free).order_by("created_at").values_list("pk", "fence")[:limit]:
+    waiting = runs.filter(free).exclude(pk__in=besides)
+    for pk, fence in waiting.order_by("created_at").values_list("pk", "fence")[:limit]:
         taken = runs.filter(free, pk=pk, fence=fence).update(
             lease_owner=owner, lease_until=now + timedelta(seconds=LEASE_S), fence=F("fence") + 1
         )

@@ -8,33 +8,28 @@ row about once a second; facts go to the rows in one transaction per turn.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import aclosing, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import structlog
-from django.db import DatabaseError
+from django.db import DatabaseError, InterfaceError, OperationalError
 from django.utils import timezone
 
 from orchestration.actions.claim_runs import RENEW_EVERY_S, renew_lease
+from orchestration.actions.give_up_run import give_up_run
 from orchestration.actions.record_event import Batch, LeaseLost, record_event
 from orchestration.bridge import in_database
 from orchestration.domain import synthesis as domain
-from orchestration.domain.routing import RoutingError
 from orchestration.domain.run import RunStatus
 from orchestration.driving.journal import Journal
 from orchestration.driving.load import Control, DrivenRun, NotOurs, control_of, load_run
-from orchestration.driving.requests import (
-    calls_fanout_id,
-    calls_request,
-    synthesis_fanout_id,
-    synthesis_request,
-)
-from orchestration.fanout import wire
-from orchestration.fanout.client import FanoutUnavailable, ProviderClient
+from orchestration.driving.requests import calls_request, synthesis_request
+from orchestration.driving.upstream import CALLS, Arrived, Broken, Unconfirmed, Upstream
+from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.prices import price_of
+from orchestration.fanout.select import models_problem
 from orchestration.live import tails
 from orchestration.publish import doorbells, driver_of, readers_of
 
@@ -43,32 +38,20 @@ log = structlog.get_logger("rex.driver")
 CHECKPOINT_EVERY_S = 1.0
 CONTROL_EVERY_S = 1.0
 MAX_DRIVES = 5
-CALLS = "calls"
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """An event of a fan-out: of the calls, or of one synthesis ("v3")."""
-
-    source: str
-    event: wire.Event
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A fan-out ended without ending its calls; ``kind`` is what they failed of."""
-
-    source: str
-    kind: str
-    message: str = ""
-
-
-Item = Arrived | Broken | Control
+class Lost:
+    """The lease is another driver's now."""
 
 
 async def drive_run(*, run_id: UUID, fence: int, client: ProviderClient) -> None:
     """Drive the run until it ends, or until its lease is lost (then nothing more is written)."""
     try:
+        if fence > MAX_DRIVES:
+            # A run that ends its driver each time must not do so for ever.
+            await in_database(give_up_run, run_id=run_id, fence=fence, now=timezone.now())
+            return
         run = await in_database(load_run, run_id, fence)
         await RunDriver(run, client).drive()
     except (LeaseLost, NotOurs):
@@ -85,7 +68,6 @@ class RunDriver:
         self, run: DrivenRun, client: ProviderClient, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.run = run
-        self.client = client
         self._clock = clock
         # The run's clock starts when the run was accepted, so waiting for a driver is on it too.
         self._zero = clock() - (timezone.now() - run.created_at).total_seconds()
@@ -98,8 +80,8 @@ class RunDriver:
             tails=tails,
             head=run.last_seq,
         )
-        self._inbox: asyncio.Queue[Item] = asyncio.Queue()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._upstream = Upstream(run, client)
+        self._inbox = self._upstream.inbox
         self._due: list[domain.Command] = []
         self._head = run.last_seq
         self._started = bool(run.started)
@@ -109,22 +91,21 @@ class RunDriver:
         return max(0, round((self._clock() - self._zero) * 1000))
 
     async def drive(self) -> None:
+        control = asyncio.create_task(self._watch_control(), name=f"control-of-{self.run.id}")
         try:
             self._resume()
-            if self.run.fence > MAX_DRIVES:
-                # A run that ends its driver each time must not do so for ever.
-                self.journal.accept(domain.FinishRun("failed", "internal"), self._now_ms())
             self._decide()
             await self._turn()
             if self.journal.state.finished is None:
                 self._start_calls()
                 await self._turn()
-            self._spawn("control", self._watch_control())
             while self.journal.state.finished is None:
                 await self._wait()
                 await self._turn()
         finally:
-            await self._leave()
+            control.cancel()
+            await asyncio.gather(control, return_exceptions=True)
+            await self._upstream.leave()
 
     # --- one turn -----------------------------------------------------------------------------
 
@@ -147,7 +128,7 @@ class RunDriver:
             self._fold(self._inbox.get_nowait())
         self._tick()
 
-    def _fold(self, item: Item) -> None:
+    def _fold(self, item: object) -> None:
         now = self._now_ms()
         match item:
             case Arrived("calls", event):
@@ -159,10 +140,16 @@ class RunDriver:
                     self.journal.calls.fail(label, kind, now, message=message)
             case Broken(source, kind):
                 self.journal.versions.fail(int(source[1:]), kind, now)
+            case Unconfirmed(label, kind) if label in self.run.models:
+                self.journal.calls.fail(label, kind, now)
+            case Unconfirmed(label, kind):
+                self.journal.versions.fail(int(label[1:]), kind, now)
             case Control(stop, calls):
                 if stop:
                     self.journal.stop(now)
-                self._cancel_calls(calls)
+                self._stop_calls(calls, now)
+            case Lost():
+                raise LeaseLost(str(self.run.id))
         self._decide()
 
     def _tick(self) -> None:
@@ -200,7 +187,7 @@ class RunDriver:
         doorbells.ring(readers_of(self.run.id))
         due, self._due = self._due, []
         for command in due:
-            await self._carry_out(command)
+            self._carry_out(command)
 
     async def _record(self, batch: Batch, now: datetime) -> int:
         """Write, patiently: a database that is busy or away for a moment loses nothing."""
@@ -215,85 +202,64 @@ class RunDriver:
                     batch=batch,
                     now=now,
                 )
-            except DatabaseError:
+            except (OperationalError, InterfaceError):
+                # Anything else would fail again: the run is let go, and given up in the end.
                 log.exception("record_failed", retry_in_s=delay_s)
                 await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, 5.0)
 
     # --- commands -----------------------------------------------------------------------------
 
-    async def _carry_out(self, command: domain.Command) -> None:
+    def _carry_out(self, command: domain.Command) -> None:
         match command:
             case domain.StartSynthesis():
                 self._start_synthesis(command)
             case domain.CancelCall(label, reason):
-                await self._cancel(label, reason)
+                self._upstream.cancel(label, reason)
             case _:
                 # The answer and the end are facts by now; there is nothing left to do for them.
                 pass
 
     def _start_calls(self) -> None:
         """Send what was never sent; what was on its way when a driver died is lost, and said so."""
-        open_calls = self.journal.calls.open()
-        for label in set(open_calls) & self.run.started:
-            self.journal.calls.fail(label, "worker_lost", self._now_ms())
-        labels = [label for label in open_calls if label not in self.run.started]
-        if labels:
-            try:
-                request = calls_request(self.run, labels, time_left_ms=self._time_left_ms())
-            except RoutingError:
-                self._inbox.put_nowait(Broken(CALLS, "invalid_request"))
-                return
-            self._spawn(CALLS, self._pump(CALLS, request))
+        now = self._now_ms()
+        sendable: list[str] = []
+        for label in self.journal.calls.open():
+            if label in self.run.started:
+                self.journal.calls.fail(label, "worker_lost", now)
+            elif self.journal.state.stop_requested:
+                self.journal.calls.fail(label, "stop.user", now)
+            elif problem := models_problem(self.run.models[label]):
+                self.journal.calls.fail(label, "invalid_request", now, message=problem)
+            else:
+                sendable.append(label)
+        if sendable:
+            request = calls_request(self.run, sendable, time_left_ms=self._time_left_ms())
+            self._upstream.send(CALLS, request)
         self._decide()
 
     def _start_synthesis(self, command: domain.StartSynthesis) -> None:
-        source = f"v{command.version}"
-        try:
-            request = synthesis_request(
-                self.run, command, self.journal.state, time_left_ms=self._time_left_ms()
-            )
-        except RoutingError:
-            self._inbox.put_nowait(Broken(source, "invalid_request"))
+        if models_problem(self.run.synthesizer):
+            self.journal.versions.fail(command.version, "invalid_request", self._now_ms())
+            self._decide()
             return
-        self._spawn(source, self._pump(source, request))
-
-    async def _cancel(self, label: str, reason: str) -> None:
-        is_call = label in self.run.models
-        fanout_id = (
-            calls_fanout_id(self.run) if is_call else synthesis_fanout_id(self.run, int(label[1:]))
+        request = synthesis_request(
+            self.run, command, self.journal.state, time_left_ms=self._time_left_ms()
         )
-        with suppress(FanoutUnavailable):
-            await self.client.cancel(fanout_id, label, reason)
+        self._upstream.send(f"v{command.version}", request)
 
-    def _cancel_calls(self, labels: frozenset[str]) -> None:
-        for label in labels & set(self.journal.calls.open()):
-            self._due.append(domain.CancelCall(label, "stop.user"))
+    def _stop_calls(self, labels: frozenset[str], now: int) -> None:
+        """Someone asked for these calls to end; asking again changes nothing."""
+        for label in sorted(labels & set(self.journal.calls.open())):
+            if not self.journal.state.calls[label].cancelling:
+                command = domain.CancelCall(label, "stop.user")
+                self.journal.accept(command, now)
+                self._due.append(command)
 
     def _time_left_ms(self) -> int:
         return max(1, self.run.deadline_s * 1000 - self._now_ms())
 
-    # --- tasks --------------------------------------------------------------------------------
-
-    def _spawn(self, name: str, work: Coroutine[None, None, None]) -> None:
-        self._tasks[name] = asyncio.create_task(work, name=f"{name}-of-{self.run.id}")
-
-    async def _pump(self, source: str, request: wire.FanoutRequest) -> None:
-        """Bring the events of one fan-out into the inbox."""
-        message = ""
-        try:
-            async with aclosing(self.client.stream(request)) as events:
-                async for event in events:
-                    self._inbox.put_nowait(Arrived(source, event))
-        except FanoutUnavailable:
-            message = "The service that asks the models could not be reached. Is it running?"
-            log.warning("fanout_unavailable", run_id=str(self.run.id), source=source)
-        except asyncio.CancelledError:
-            raise
-        except Exception:
-            log.exception("fanout_failed", run_id=str(self.run.id), source=source)
-        # Of a stream that ended well this finds nothing open.
-        self._inbox.put_nowait(Broken(source, "internal", message))
+    # --- beside the loop ----------------------------------------------------------------------
 
     async def _watch_control(self) -> None:
         """Keep the lease, and bring in what people ask for."""
@@ -303,24 +269,19 @@ class RunDriver:
                 try:
                     if self._clock() - renewed_at >= RENEW_EVERY_S:
                         renewed_at = self._clock()
-                        await in_database(
+                        if not await in_database(
                             renew_lease,
                             run_id=self.run.id,
                             fence=self.run.fence,
                             now=timezone.now(),
-                        )
+                        ):
+                            await self._inbox.put(Lost())
                     control = await in_database(control_of, self.run.id)
                     if control.stop or control.calls:
-                        self._inbox.put_nowait(control)
+                        await self._inbox.put(control)
                 except DatabaseError:
                     log.exception("control_failed")
                 await bell.wait(CONTROL_EVERY_S)
-
-    async def _leave(self) -> None:
-        """Close every upstream stream; readers then find the rest in the rows."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _resume(self) -> None:
         """Fold the log so far; for a fresh run that is its first fact."""
@@ -332,6 +293,8 @@ class RunDriver:
             growing = stream in self.run.started and stream not in self.run.ended
             self.journal.restore_text(stream, stored, rev=stored.rev + growing)
         self.journal.restore(self.run.ended, self.run.spent, self.run.marks)
+        if self.run.stop_requested:
+            self.journal.stop(self._now_ms())
         running = self.journal.state.running
         if running is not None:
             self.journal.versions.fail(running.version, "worker_lost", self._now_ms())

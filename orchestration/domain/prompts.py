@@ -35,7 +35,7 @@ from orchestration.domain.synthesis_state import (
 from orchestration.domain.synthesis_steps import step_chars
 
 TEMPLATE_VERSION = "synthesis-1"
-"""Recorded with every synthesis; changes with every change of a text below."""
+"""Changes with every change of a text below."""
 
 MAX_SOURCE_CHARS = 24_000
 """Of one answer: no candidate may crowd out the others."""

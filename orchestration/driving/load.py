@@ -39,6 +39,7 @@ class DrivenRun:
     ended: frozenset[str]
     spent: dict[str, int | None]
     marks: dict[str, int]
+    stop_requested: bool
 
 
 class NotOurs(LookupError):
@@ -60,7 +61,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
     texts = {call.label: StoredText(call.text, call.pacing, call.rev) for call in calls}
     texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
     spent: list[Call | Synthesis] = [*calls, *versions]
-    costs = [part.cost_micro_usd for part in spent if part.output_tokens]
+    costs = [part.cost_micro_usd for part in spent if part.input_tokens or part.output_tokens]
     return DrivenRun(
         id=run.pk,
         workspace_id=run.workspace_id,
@@ -85,6 +86,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
             "output_tokens": sum(part.output_tokens for part in spent),
             "cost_micro_usd": None if None in costs else sum(cost or 0 for cost in costs),
         },
+        stop_requested=run.stop_requested_at is not None,
         marks={
             name: value
             for name, value in (

@@ -1,24 +1,30 @@
 """Driving a run: what ends up in the log, the rows and the live tail, however the world behaves."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from django.utils import timezone
 
 from orchestration.actions.cancel_run import cancel_call, cancel_run
-from orchestration.actions.claim_runs import claim_runs
-from orchestration.actions.drive_run import drive_run
+from orchestration.actions.claim_runs import claim_runs, renew_lease
+from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.bridge import in_database
 from orchestration.domain.run import RUN_ENDED, TRANSIENT, fold
 from orchestration.domain.synthesis import consequence
 from orchestration.domain.virtual_clock import replay
 from orchestration.driving.load import load_run
 from orchestration.facts import facts_of
+from orchestration.fanout.client import FanoutRefused
 from orchestration.fanout.recorded import RecordedClient
 from orchestration.fanout.scripted import Cut, Fail, Hang, Script, ScriptedClient
+from orchestration.fanout.wire import Event, FanoutRequest
 from orchestration.live import tails
-from orchestration.models import Run, RunEvent, Synthesis
+from orchestration.models import Call, Run, RunEvent, Synthesis
 from orchestration.queries import snapshot_of
 from orchestration.recordings import load_recording
 from tests.conftest import Person
@@ -184,6 +190,112 @@ async def test_the_deadline_ends_a_run_whose_model_hangs(alice: Person, settings
     assert {call.text for call in calls} == {"Begun"}
     assert run.duration_ms is not None
     assert run.duration_ms < 5000
+
+
+class LateService(ScriptedClient):
+    """A service that keeps its own deadline late, and refuses to stop a call for one."""
+
+    async def stream(self, request: FanoutRequest) -> AsyncGenerator[Event, None]:
+        later = msgspec.structs.replace(request, deadline_ms=request.deadline_ms + 30_000)
+        async with aclosing(super().stream(later)) as events:
+            async for event in events:
+                yield event
+
+    async def cancel(self, fanout_id: str, call_id: str | None, reason: str) -> None:
+        if not reason.startswith("stop."):
+            raise FanoutRefused(400, "Expected stop.user or stop.superseded.", "reason")
+        await super().cancel(fanout_id, call_id, reason)
+
+
+async def test_the_deadline_holds_though_the_service_is_late_with_it(
+    alice: Person, settings: Any
+) -> None:
+    settings.RUN_DEADLINE_S = 1
+    run = await in_database(make_run, alice)
+    ended = await drive(run, LateService({"*": Script([(0.01, "Begun")], Hang())}, speed=1))
+
+    calls = await in_database(lambda: list(run.calls.all()))
+    assert {(call.state, call.reason) for call in calls} == {("timeout", "deadline")}
+    assert ended.duration_ms is not None
+    assert ended.duration_ms < 5000
+
+
+class DeafService(ScriptedClient):
+    """A service that is asked to stop a call and never does, nor answers."""
+
+    async def cancel(self, fanout_id: str, call_id: str | None, reason: str) -> None:
+        await asyncio.sleep(60)
+
+
+async def test_a_service_that_does_not_confirm_a_stop_holds_nobody_up(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    client = DeafService({"*": Script([(0.01, "Begun")], Hang())}, speed=1)
+    driving = asyncio.create_task(drive(run, client))
+    await _until(run, lambda events: "call.first_token" in types_of(events))
+    began = asyncio.get_running_loop().time()
+    await in_database(cancel_run, run=run)
+    stopped = await driving
+
+    assert (stopped.status, stopped.reason) == ("cancelled", "stop.user")
+    assert asyncio.get_running_loop().time() - began < 10
+
+
+async def test_a_run_stopped_before_it_was_driven_asks_no_model(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    await in_database(cancel_run, run=run)
+    client = ScriptedClient(answers())
+    stopped = await drive(run, client)
+
+    assert client.requests == []
+    assert (stopped.status, stopped.reason) == ("cancelled", "stop.user")
+    assert not (await in_database(snapshot_of, stopped))["stopping"]
+
+
+async def test_a_stop_that_was_asked_for_is_in_the_snapshot(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    assert not (await in_database(snapshot_of, run))["stopping"]
+    await in_database(cancel_run, run=run)
+    again = await in_database(Run.objects.everywhere().get, pk=run.pk)
+    assert (await in_database(snapshot_of, again))["stopping"]
+
+
+async def test_a_model_that_is_no_longer_offered_fails_alone(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    await in_database(Call.objects.filter(run=run, label="B").update, model="gone/model")
+    ended = await drive(run, ScriptedClient(answers(), speed=2))
+
+    states = await in_database(lambda: dict(run.calls.values_list("label", "state")))
+    assert (states["A"], states["B"]) == ("done", "failed")
+    assert ended.answer
+
+
+async def test_a_process_that_slept_through_its_lease_keeps_its_run(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    [(_, fence)] = await in_database(claim_runs, owner="me", limit=1, now=timezone.now())
+    later = timezone.now() + timedelta(minutes=5)
+
+    again = await in_database(
+        claim_runs, owner="me", limit=1, now=later, besides=frozenset({run.pk})
+    )
+    assert again == []
+    assert await in_database(renew_lease, run_id=run.pk, fence=fence, now=later)
+    other = await in_database(claim_runs, owner="other", limit=1, now=later + timedelta(minutes=5))
+    assert other == [(run.pk, fence + 1)]
+    assert not await in_database(renew_lease, run_id=run.pk, fence=fence, now=later)
+
+
+async def test_a_run_that_cannot_even_be_loaded_is_given_up(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    broken = {"settings": {"policy": "gone"}, "fence": MAX_DRIVES + 1}
+    await in_database(Run.objects.everywhere().filter(pk=run.pk).update, **broken)
+    await drive_run(run_id=run.pk, fence=MAX_DRIVES + 1, client=ScriptedClient({}))
+
+    ended = await in_database(Run.objects.everywhere().get, pk=run.pk)
+    assert (ended.status, ended.reason) == ("failed", "internal")
+    calls = await in_database(lambda: list(run.calls.all()))
+    assert {(call.state, call.reason) for call in calls} == {("failed", "worker_lost")}
+    state = fold(await in_database(log_of, ended))
+    assert (state.status, state.seq) == (ended.status, ended.last_seq)
 
 
 async def test_a_late_answer_amends_the_final_and_says_so(alice: Person) -> None:

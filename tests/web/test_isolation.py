@@ -127,6 +127,7 @@ async def test_a_foreign_recording_is_refused_in_the_words_for_an_unknown_one(
 # run its caller already holds, and the recordings, whose door is start_run.
 EVERYWHERE = {
     "orchestration/actions/claim_runs.py",
+    "orchestration/actions/give_up_run.py",
     "orchestration/actions/record_event.py",
     "orchestration/driving/load.py",
     "orchestration/recordings.py",

@@ -1,5 +1,5 @@
-// Commands are POSTs, never socket frames: they work while the socket is down, and a second press
-// carries its own key, so the server does the thing once.
+// Commands are POSTs, never socket frames: they work while the socket is down. Pressing twice is
+// harmless: a stop is asked for once, however often.
 
 function csrfToken() {
   return document.querySelector('meta[name="csrf-token"]')?.content ?? "";
@@ -11,16 +11,16 @@ export function newKey() {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-async function post(path, key) {
+async function post(path) {
   const response = await fetch(path, {
     method: "POST",
-    headers: { "X-CSRFToken": csrfToken(), "Idempotency-Key": key, Accept: "application/json" },
+    headers: { "X-CSRFToken": csrfToken(), Accept: "application/json" },
   });
   if (response.ok) return;
   const problem = await response.json().catch(() => null);
   throw new Error(problem?.detail ?? `The server answered ${response.status}.`);
 }
 
-export const stopRun = (runId, key) => post(`/api/runs/${runId}/stop`, key);
-export const stopCall = (runId, label, key) =>
-  post(`/api/runs/${runId}/calls/${encodeURIComponent(label)}/stop`, key);
+export const stopRun = (runId) => post(`/api/runs/${runId}/stop`);
+export const stopCall = (runId, label) =>
+  post(`/api/runs/${runId}/calls/${encodeURIComponent(label)}/stop`);

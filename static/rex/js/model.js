@@ -23,6 +23,7 @@ export function fromSnapshot(snapshot) {
   }
   const live = model.synthesis.live;
   if (live) live.points = codepoints.length(live.text ?? "");
+  model.stop_requested = Boolean(model.stopping);
   model.synthesis.single = model.synthesis.state === "single";
   model.dirty = new Set(["run", "synthesis", "overlap"]);
   for (const call of model.calls) model.dirty.add(`call:${call.label}`);

@@ -1,6 +1,6 @@
 // One answer's card. The markup is the server's (partials/call.html); this keeps it current.
 
-import { stopCall, newKey } from "./commands.js";
+import { stopCall } from "./commands.js";
 import { copy, flash, part, show, state, text } from "./dom.js";
 import { Follow } from "./follow.js";
 import { count, duration, money, speed } from "./format.js";
@@ -122,8 +122,7 @@ export class CallCard {
     if (button.getAttribute("aria-disabled") === "true") return;
     this.#stopping();
     try {
-      this.key ??= newKey();
-      await stopCall(runId, this.label, this.key);
+      await stopCall(runId, this.label);
     } catch (error) {
       button.removeAttribute("aria-disabled");
       text(part(button, "words"), "Stop");

@@ -1,7 +1,7 @@
 // The bar above everything: state, how many answered, time, tokens, cost, connection, Stop.
 // And the two lines for screen readers, which speak at boundaries and never per token.
 
-import { stopRun, newKey } from "./commands.js";
+import { stopRun } from "./commands.js";
 import { part, show, state, text } from "./dom.js";
 import { count, duration, money } from "./format.js";
 import { ANSWERED, ENDED_RUN, totals } from "./model.js";
@@ -67,8 +67,7 @@ export class RunBar {
     if (this.stopButton.getAttribute("aria-disabled") === "true") return;
     this.#stopping();
     try {
-      this.key ??= newKey();
-      await stopRun(this.runId, this.key);
+      await stopRun(this.runId);
     } catch (error) {
       this.stopButton.removeAttribute("aria-disabled");
       text(part(this.stopButton, "words"), "Stop run");
