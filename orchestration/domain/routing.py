@@ -206,7 +206,9 @@ def _close_to(model_id: str, providers: Mapping[str, Provider]) -> list[str]:
     if close:
         return close
     name, _, upstream = model_id.partition("/")
-    named = get_close_matches(name[:64], list(providers), n=1, cutoff=0.6)
+    # Only what can be asked: a hint at a provider without a key would end in the next refusal.
+    configured = [each.name for each in providers.values() if each.configured]
+    named = get_close_matches(name[:64], configured, n=1, cutoff=0.6)
     if not named or named[0] in (name, LOCAL) or not _is_model_name(upstream):
         return []
     return [f"{named[0]}/{upstream}"]

@@ -83,6 +83,15 @@ def test_a_slip_of_the_keyboard_is_answered_with_what_was_meant(typed: str, mean
         resolve(typed, PROVIDERS)
 
 
+def test_a_provider_that_is_not_configured_is_never_what_was_meant() -> None:
+    with pytest.raises(UnknownModel) as unknown:
+        resolve("anthropc/claude", PROVIDERS)
+    assert unknown.value.close == ()
+    given_its_key = PROVIDERS | {"anthropic": Provider("anthropic", "Anthropic", "anthropic")}
+    with pytest.raises(UnknownModel, match="Did you mean anthropic/claude"):
+        resolve("anthropc/claude", given_its_key)
+
+
 def test_a_provider_without_its_key_is_refused_naming_the_variable() -> None:
     with pytest.raises(ProviderNotConfigured, match="set ANTHROPIC_API_KEY") as refused:
         resolve("anthropic/claude", PROVIDERS)
