@@ -181,6 +181,35 @@ test("with neither socket nor poll it says offline, and goes on trying", async (
   assert.equal(world.fetches.length, 2);
 });
 
+test("a poll that is refused is final too: signed out, and not found", async () => {
+  for (const [status, state] of [[401, "auth"], [403, "auth"], [404, "not_found"]]) {
+    const { world, seen, lose } = connected();
+    for (let n = 0; n < 3; n += 1) {
+      lose();
+      await world.pass(n < 2 ? 15_000 : 0);
+    }
+    const sockets = world.sockets.length;
+    world.fetches[0].resolve({ ok: false, status });
+    await world.pass(0);
+    await world.pass(120_000);
+    assert.equal(seen.states.at(-1), state);
+    assert.deepEqual([world.fetches.length, world.sockets.length], [1, sockets]);
+  }
+});
+
+test("a poll the server fails is tried again, and said to be offline", async () => {
+  const { world, seen, lose } = connected();
+  for (let n = 0; n < 3; n += 1) {
+    lose();
+    await world.pass(n < 2 ? 15_000 : 0);
+  }
+  world.fetches[0].resolve({ ok: false, status: 503 });
+  await world.pass(0);
+  assert.equal(seen.states.at(-1), "offline");
+  await world.pass(15_000);
+  assert.equal(world.fetches.length, 2);
+});
+
 test("the last poll of a run ends the connection", async () => {
   const { world, seen, lose } = connected();
   for (let n = 0; n < 3; n += 1) {

@@ -10,8 +10,11 @@ const SOCKET_AGAIN_MS = 60_000;
 const SHOW_TROUBLE_MS = 1_000;
 const POLL_WAIT_S = 20;
 
-/** Closed for good: signed out, not allowed, not there. Trying again would not help. */
-const REFUSED = { 4401: "auth", 4403: "auth", 4404: "not_found" };
+/** Statuses and close codes that are for good: signed out, not allowed, not there. */
+const REFUSED = {
+  401: "auth", 403: "auth", 404: "not_found",
+  4401: "auth", 4403: "auth", 4404: "not_found",
+};
 
 const browser = {
   now: () => performance.now(),
@@ -96,12 +99,15 @@ export class Connection {
 
   #gone(code) {
     this.#socket = null;
-    if (REFUSED[code]) {
-      this.#show(REFUSED[code]);
-      this.close();
-      return;
-    }
-    this.#lost();
+    if (!this.#refused(code)) this.#lost();
+  }
+
+  /** Whether `code` ends it; trying again would not help, so the reader is told why. */
+  #refused(code) {
+    if (!REFUSED[code]) return false;
+    this.#show(REFUSED[code]);
+    this.close();
+    return true;
   }
 
   #lost() {
@@ -129,6 +135,7 @@ export class Connection {
         const response = await this.world.fetch(`${this.pollUrl}?${query}`, {
           headers: { Accept: "application/json" }, signal: polling.signal,
         });
+        if (polling.signal.aborted || this.#refused(response.status)) return;
         if (!response.ok) throw new Error(String(response.status));
         const { events, done } = await response.json();
         if (polling.signal.aborted) return;
