@@ -112,19 +112,22 @@ class Stack:
             time.sleep(0.25)
 
     def stop(self) -> None:
-        """Ends all services: asked first, killed after ``GRACE_S`` or at a second Ctrl-C."""
+        """Ends the services one after the other, last started first.
+
+        Each is asked, and killed after ``GRACE_S``; a second Ctrl-C kills all. A service is still
+        there while those that use it end: the web lets go of its runs in order, instead of seeing
+        every call of theirs break.
+        """
         before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
         for number in STOP_SIGNALS:
-            signal.signal(number, lambda *_: self._signal(signal.SIGKILL))
+            signal.signal(number, lambda *_: self._kill_all())
         try:
-            self._signal(signal.SIGTERM)
-            deadline = time.monotonic() + GRACE_S
-            for process in self._running.values():
+            for process in reversed(self._running.values()):
+                _signal_group(process, signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, deadline - time.monotonic()))
-            # Also what a service left behind in its group.
-            self._signal(signal.SIGKILL)
-            for process in self._running.values():
+                    process.wait(GRACE_S)
+                # Also what a service left behind in its group.
+                _signal_group(process, signal.SIGKILL)
                 process.wait()
                 self._tell_watchdog("-", process.pid)
             self._running.clear()
@@ -135,10 +138,9 @@ class Stack:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _kill_all(self) -> None:
         for process in self._running.values():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, number)
+            _signal_group(process, signal.SIGKILL)
 
     def _tell_watchdog(self, change: str, group: int) -> None:
         if self._watchdog.stdin and not self._watchdog.stdin.closed:
@@ -151,6 +153,11 @@ class Stack:
 
     def _read_log(self, name: str) -> str:
         return self._log(name).read_text(encoding="utf-8", errors="replace")
+
+
+def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
 
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

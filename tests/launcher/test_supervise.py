@@ -92,6 +92,39 @@ def test_a_service_that_ignores_the_request_is_killed(
     assert _group_is_gone(group)
 
 
+# Says when it is asked to end, and ends a little later.
+_SLOW_TO_END = (
+    """
+import signal, sys, time
+def end(*_):
+    print(f"asked {time.monotonic()}", flush=True); time.sleep(0.3)
+    print(f"ended {time.monotonic()}", flush=True); sys.exit()
+signal.signal(signal.SIGTERM, end)
+"""
+    + _SERVER
+)
+
+
+def test_a_service_is_asked_to_end_only_when_those_started_after_it_are_gone(
+    layout: Layout,
+) -> None:
+    with Stack(layout) as stack:
+        for name in ("provider", "web"):
+            service = _service(name, _SLOW_TO_END)
+            stack.start(service)
+            stack.wait_healthy(service)
+    said = {
+        name: [float(line.split()[1]) for line in _log_lines(layout, name)]
+        for name in ("web", "provider")
+    }
+    assert said["web"][1] < said["provider"][0]
+
+
+def _log_lines(layout: Layout, name: str) -> list[str]:
+    lines = (layout.logs / f"{name}.log").read_text().splitlines()
+    return [line for line in lines if line.startswith(("asked", "ended"))]
+
+
 _LAUNCHER = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
