@@ -115,9 +115,11 @@ def environment(
 def services(
     layout: Layout, env: Mapping[str, str], ports: Mapping[str, int], address: Address, model: str
 ) -> tuple[Service, ...]:
-    """The processes of the stack."""
+    """The processes of the stack, each after those it uses: they are stopped the other way."""
     scripts = layout.root / "scripts"
     python = str(layout.python)
+    # It reaches no provider, and a process that loads weights need not hold anyone's key.
+    keyless = {name: value for name, value in env.items() if "_API_KEY" not in name}
     model_server = (python, str(scripts / "local_model_server.py"), "--model", model)
     web: tuple[str, ...] = (python, "-m", "uvicorn", "rexsite.asgi:application")
     web += ("--host", address.host)
@@ -134,7 +136,7 @@ def services(
         Service(
             "model-server",
             (*model_server, "--port", str(ports["model"])),
-            env,
+            keyless,
             f"http://127.0.0.1:{ports['model']}/health",
             startup_s=180,
         ),

@@ -8,7 +8,7 @@ from launcher import run_record
 from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.run_record import RunRecord
-from launcher.stack import Address, environment
+from launcher.stack import Address, environment, services
 from launcher.up import port_number
 
 _PORTS = {"web": 8000, "fanout": 41001, "model": 41002}
@@ -28,6 +28,19 @@ def test_the_secret_is_made_once_and_nobody_else_can_read_it(layout: Layout) -> 
     environment(layout, {}, _PORTS, "127.0.0.1", "m")
     assert layout.secret_key.read_text() == first
     assert stat.S_IMODE(layout.secret_key.stat().st_mode) == 0o600
+
+
+def test_the_web_is_last_for_it_uses_the_others_and_the_model_server_holds_no_key(
+    layout: Layout,
+) -> None:
+    env = {"OPENAI_API_KEY": "sk", "GEMINI_API_KEY_FILE": "/k", "PATH": "/bin"}
+    started = services(layout, env, _PORTS, Address(), "m")
+    assert [service.name for service in started] == ["model-server", "fanout-service", "web"]
+    assert [set(service.env) - {"PATH"} for service in started] == [
+        set(),
+        {"OPENAI_API_KEY", "GEMINI_API_KEY_FILE"},
+        {"OPENAI_API_KEY", "GEMINI_API_KEY_FILE"},
+    ]
 
 
 @pytest.mark.parametrize("name", ["REX_SECRET_KEY", "REX_SECRET_KEY_FILE"])
