@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
 from orchestration.domain.policies import FOILS, PRESETS, Policy  # noqa: E402
-from policy_report.compare import CONTROL, row, verdicts  # noqa: E402 - needs the path above
+from policy_report.compare import CONTROL, intervals, row, verdicts  # noqa: E402 - needs the path above
 from policy_report.legs import CaseSet, paced_like_providers, recorded  # noqa: E402
 from policy_report.measure import Outcome, measure  # noqa: E402
 from policy_report.render import report  # noqa: E402
@@ -66,7 +66,7 @@ def main() -> int:
         "seed": options.seed,
         "skipped": skipped,
         "policies": {name: asdict(policy) for name, policy in POLICIES.items()},
-        "sets": {cases.name: _figures(cases) for cases in sets},
+        "sets": {cases.name: _figures(cases, options.seed) for cases in sets},
     }
     options.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(summary, indent=1, ensure_ascii=False)
@@ -76,12 +76,10 @@ def main() -> int:
     return 0
 
 
-def _figures(cases: CaseSet) -> dict[str, Any]:
-    control = _outcomes(cases, CONTROL)
-    figures = {
-        name: row(control if name == CONTROL else _outcomes(cases, name), control)
-        for name in POLICIES
-    }
+def _figures(cases: CaseSet, seed: int) -> dict[str, Any]:
+    outcomes = {name: _outcomes(cases, name) for name in POLICIES}
+    control = outcomes[CONTROL]
+    figures = {name: row(found, control) for name, found in outcomes.items()}
     uncached = replace(cases, pace=replace(cases.pace, cache=False))
     late_cache = replace(cases, pace=replace(cases.pace, least_cached_tokens=1024))
     return {
@@ -92,6 +90,7 @@ def _figures(cases: CaseSet) -> dict[str, Any]:
         "assumptions": list(cases.assumptions),
         "policies": figures,
         "targets": verdicts(figures["balanced"]),
+        "target_intervals": intervals(outcomes["balanced"], control, seed=seed),
         "balanced_without_prompt_cache": row(
             _outcomes(uncached, "balanced"), _outcomes(uncached, CONTROL)
         ),

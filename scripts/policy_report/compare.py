@@ -1,5 +1,6 @@
 """Outcomes of many runs to one row a policy, always against wait_all on the same runs."""
 
+import random
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,6 +63,23 @@ def verdicts(figures: Mapping[str, Any]) -> dict[str, bool]:
         name: figures[name] <= limit if sense == "<=" else figures[name] >= limit
         for name, (sense, limit) in TARGETS.items()
     }
+
+
+def intervals(
+    outcomes: Sequence[Outcome], control: Sequence[Outcome], *, seed: int, resamples: int = 400
+) -> dict[str, tuple[float, float]]:
+    """Target name -> (5th, 95th percentile) of its figure when as many runs are drawn again with
+    replacement: the percentile bootstrap over runs."""
+    rng = random.Random(seed)
+    values: dict[str, list[float]] = {name: [] for name in TARGETS}
+    for _ in range(resamples):
+        drawn = rng.choices(range(len(outcomes)), k=len(outcomes))
+        figures = row([outcomes[at] for at in drawn], [control[at] for at in drawn])
+        for name, found in values.items():
+            found.append(figures[name])
+    ranked = {name: sorted(found) for name, found in values.items()}
+    low, high = round(0.05 * (resamples - 1)), round(0.95 * (resamples - 1))
+    return {name: (found[low], found[high]) for name, found in ranked.items()}
 
 
 def _anytime(outcome: Outcome, control: Outcome) -> float:

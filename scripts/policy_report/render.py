@@ -16,6 +16,7 @@ COLUMNS: tuple[tuple[str, str], ...] = (
     ("flicker", "flicker"),
     ("churn tok", "churn_tokens"),
     ("cov@final", "cov_at_final"),
+    ("cov of all", "cov_of_all"),
     ("anytime", "anytime"),
     ("calls", "calls"),
     ("late", "late"),
@@ -27,8 +28,7 @@ def report(summary: Mapping[str, Any]) -> str:
         "# Synthesis policies on recorded answers",
         "",
         f"Made by `{summary['command']}` on {summary['date']} at commit {summary['commit']}"
-        f" (seed {summary['seed']}). All figures are in"
-        " [summary.json](summary.json).",
+        f" (seed {summary['seed']}). All figures are in [summary.json](summary.json).",
         "",
     ]
     for name in summary["skipped"]:
@@ -58,9 +58,9 @@ def _set(figures: Mapping[str, Any]) -> list[str]:
     for name, reached in figures["targets"].items():
         sense, limit = TARGETS[name]
         value = figures["policies"]["balanced"][name]
-        lines.append(
-            f"- {name} {sense} {limit:g}: {value:g}, {'reached' if reached else '**missed**'}"
-        )
+        low, high = figures["target_intervals"][name]
+        verdict = "reached" if reached else "**missed**"
+        lines.append(f"- {name} {sense} {limit:g}: {value:g} ({low:g} to {high:g}), {verdict}")
     rate = figures["policies"]["balanced"]["patch_apply_rate"]
     lines += ["", f"Edits applied at the first try: {rate}.", "", "Assumptions:", ""]
     lines += [f"- {text}" for text in figures["assumptions"]]
@@ -84,7 +84,11 @@ _READING = (
     "- **flicker**: times a reader saw streaming text go away. **churn**: visible tokens changed.",
     "- **cov@final**: claims of all successful answers in the final, each weighted by the number of"
     " answers that make it, relative to wait_all's final and never above 1 for a run.",
-    "- **anytime**: the same share averaged over the time wait_all takes.",
+    "- **cov of all**: claims in the final as a share of those of all answers, weighted alike.",
+    "- **anytime**: claims visible as a share of those in wait_all's final, averaged over the time"
+    " wait_all takes.",
+    "- **In brackets** behind a target's figure: where nine in ten lie when as many runs are"
+    " drawn again with replacement. A limit inside is not settled by so many runs.",
     "- The synthesizer is a model of one: it copies the most widely held claims out of its"
     " sources, 1.3 times as long as the median answer, one edit in ten does not apply. Its prompts"
     " are the real ones. **Nothing here measures the quality of prose.**",

@@ -10,7 +10,7 @@ import synthesis_policy_report
 from orchestration.domain import prompts
 from orchestration.domain.extractive import Pace
 from orchestration.domain.policies import FOILS, PRESETS, Policy
-from policy_report.compare import TARGETS, row, verdicts
+from policy_report.compare import TARGETS, intervals, row, verdicts
 from policy_report.legs import Case, CaseSet, paced_like_providers, recorded
 from policy_report.measure import Outcome, measure
 from tests.domain.synthesis_runs import leg, text_of
@@ -75,6 +75,16 @@ def test_every_target_is_judged_in_its_own_sense() -> None:
     assert not any(bad.values())
 
 
+def test_an_interval_spans_what_runs_drawn_again_show() -> None:
+    slow = replace(CASE, legs=(*CASE.legs[:2], leg("C", text_of(*range(20, 40)), end_s=80.0)))
+    early = [outcome(PRESETS["balanced"], case) for case in (CASE, slow)]
+    late = [outcome(WAIT_ALL, case) for case in (CASE, slow)]
+    low, high = intervals(early, late, seed=1)["ttms_ratio"]
+    assert low < row(early, late)["ttms_ratio"] < high
+    alone = intervals(early[:1], late[:1], seed=1)["ttms_ratio"]
+    assert alone == (row(early[:1], late[:1])["ttms_ratio"],) * 2
+
+
 def test_pacing_is_drawn_by_seed(tmp_path: Path) -> None:
     answers = {f"maker/{n}": text_of(n, n + 1) for n in range(6)}
     data = tmp_path / "answers.jsonl"
@@ -88,12 +98,20 @@ def test_pacing_is_drawn_by_seed(tmp_path: Path) -> None:
     assert {len(case.legs) for case in once} == {5}
 
 
-def test_the_recorded_legs_of_the_repository_can_be_replayed() -> None:
+@pytest.mark.parametrize(
+    ("name", "runs", "labels", "mixed"),
+    [("local", 20, "ABC", False), ("local-mixed", 12, "ABCDE", True)],
+)
+def test_the_recorded_legs_of_the_repository_can_be_replayed(
+    name: str, runs: int, labels: str, mixed: bool
+) -> None:
     root = Path(synthesis_policy_report.__file__).resolve().parent.parent
-    cases = recorded(root / "results" / "legs" / "local.jsonl")
-    assert len(cases.cases) >= 20
+    cases = recorded(root / "results" / "legs" / f"{name}.jsonl")
+    assert cases.name == name
+    assert len(cases.cases) >= runs
+    assert any("differ in size and speed" in text for text in cases.assumptions) == mixed
     for case in cases.cases[:3]:
-        assert [each.label for each in case.legs] == ["A", "B", "C"]
+        assert [each.label for each in case.legs] == list(labels)
         early, late = (measure(case, PRESETS[name], cases) for name in ("balanced", "wait_all"))
         assert early is not None
         assert late is not None
