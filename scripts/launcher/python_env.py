@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.pip_settings import uv_environment
 from launcher.stamps import digest_of, replacing, stamped, write_stamp
-from launcher.steps import run_tool, step, tool_environment
+from launcher.steps import run_tool, say, step, tool_environment
+from launcher.wheel_records import damaged
 
 LEVELS = ("run", "test", "check")
 _WHY = {
@@ -83,7 +85,8 @@ def uv_environ(layout: Layout) -> dict[str, str]:
 def prepare(layout: Layout, level: str) -> None:
     """Leaves ``.venv`` with at least the packages of ``level``, exactly as locked.
 
-    An environment without a stamp was interrupted half way (or is not ours): it is made anew.
+    An environment without a stamp was interrupted half way (or is not ours): it is made anew, and
+    so is one that lost files since.
     """
     stamp = layout.venv / "rex-stamp.json"
     have = _read_stamp(stamp)
@@ -91,8 +94,8 @@ def prepare(layout: Layout, level: str) -> None:
         level = have["level"]
     lock = layout.requirements / f"{level}.lock"
     digest = digest_of([lock])
-    usable = have is not None and _runs(layout.python)
-    if usable and have == {"level": level, "digest": digest}:
+    usable = have is not None and _runs(layout.python) and _is_whole(layout, have)
+    if usable and have and (have["level"], have.get("digest")) == (level, digest):
         return
     tool, env = uv(layout), uv_environ(layout)
     with step("Installing Python packages", _WHY[level]):
@@ -109,7 +112,17 @@ def prepare(layout: Layout, level: str) -> None:
             layout.python,
         ]
         run_tool(layout, "Installing Python packages", [*sync, lock], env=env)
-        write_stamp(stamp, json.dumps({"level": level, "digest": digest}))
+        # What a fresh installation lacks by its own list, a repair would not bring either.
+        facts = {"level": level, "digest": digest, "damaged": damaged(layout.venv)}
+        write_stamp(stamp, json.dumps(facts))
+
+
+def _is_whole(layout: Layout, have: Mapping[str, Any]) -> bool:
+    """Whether the environment has all the files it had when its stamp was written."""
+    lost = [name for name in damaged(layout.venv) if name not in have.get("damaged", ())]
+    if lost:
+        say(f"  The Python environment is damaged ({lost[0]}, {len(lost)} in all): made anew.")
+    return not lost
 
 
 def _make_venv(layout: Layout, tool: Path, env: Mapping[str, str]) -> None:
@@ -117,7 +130,7 @@ def _make_venv(layout: Layout, tool: Path, env: Mapping[str, str]) -> None:
     run_tool(layout, "Making the Python environment", command, env=env)
 
 
-def _read_stamp(stamp: Path) -> dict[str, str] | None:
+def _read_stamp(stamp: Path) -> dict[str, Any] | None:
     try:
         read = json.loads(stamp.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):

@@ -90,6 +90,48 @@ def test_an_environment_whose_python_is_gone_is_made_anew(
     assert "--clear" in commands[0]
 
 
+@pytest.fixture
+def package(layout: Layout, commands: Commands) -> Path:
+    """The one module of a package that was installed, with the list it came with."""
+    site = layout.venv / "lib" / "python3.11" / "site-packages"
+    for folder in ("pkg", "pkg-1.dist-info"):
+        (site / folder).mkdir(parents=True)
+    module = site / "pkg" / "__init__.py"
+    module.write_text("x = 1\n")
+    record = f"pkg/__init__.py,sha256=abc,{module.stat().st_size}\npkg-1.dist-info/RECORD,,\n"
+    (site / "pkg-1.dist-info" / "RECORD").write_text(record)
+    python_env.prepare(layout, "run")
+    commands.clear()
+    return module
+
+
+def test_an_undamaged_environment_is_left_alone(
+    layout: Layout, commands: Commands, package: Path
+) -> None:
+    (package.parent / "__pycache__").mkdir()
+    python_env.prepare(layout, "run")
+    assert commands == []
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_environment_is_made_anew_once(
+    layout: Layout,
+    commands: Commands,
+    package: Path,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    package.unlink() if damage == "gone" else package.write_text("")
+    python_env.prepare(layout, "run")
+    assert "--clear" in commands[0]
+    assert _synced(commands) == ["run.lock"]
+    assert "pkg/__init__.py" in capsys.readouterr().err
+    # The installer of this test brings nothing: what it cannot repair is not tried for ever.
+    commands.clear()
+    python_env.prepare(layout, "run")
+    assert commands == []
+
+
 def test_a_sync_that_fails_leaves_no_stamp(
     layout: Layout, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
