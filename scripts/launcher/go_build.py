@@ -80,14 +80,14 @@ def build(layout: Layout, *names: str) -> None:
     """Leaves the named programs of the service's ``cmd`` in ``bin``, built from these sources."""
     tool: Go | None = None
     for name in names:
-        stamp = layout.stamps / f"go-{name}"
-        digest = digest_of([layout.go_service], name)
-        if (layout.bin / name).exists() and stamped(stamp, digest):
+        stamp, program = layout.stamps / f"go-{name}", layout.bin / name
+        # Of what goes in and of what came out: a damaged program is built anew.
+        if program.exists() and stamped(stamp, digest_of([layout.go_service, program], name)):
             continue
         tool = tool or go(layout)
         with step(f"Building {name}", "the first build compiles Go's own library too"):
             _build(layout, tool, name)
-            write_stamp(stamp, digest)
+            write_stamp(stamp, digest_of([layout.go_service, program], name))
 
 
 def _build(layout: Layout, tool: Go, name: str) -> None:
