@@ -37,6 +37,9 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _BULLET = re.compile(r"^\s*(?:[-*+•>|]+|\d+[.)]|#+)\s+")
 _END = re.compile(r"\n|(?<=[.!?])[\"')\]*]*\s|(?<=[。！？])")
+ROWS = 12
+"""The view is sent several times a second while answers grow; more rows than anyone reads at once
+would be most of what is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,8 @@ def supporters(written: Sentence, claims: Iterable[Claim]) -> tuple[frozenset[st
 
 def view(overlap: Overlap) -> dict[str, Any]:
     """JSON for readers: agreed [{text, labels}] (most widely held first), disputed
-    [{variants: [{label, text}]}] and single, the number of claims only one answer makes."""
+    [{variants: [{label, text}]}], at most `ROWS` of each, their totals, and single, the number of
+    claims only one answer makes."""
     agreed, disputed = [], []
     single: Counter[str] = Counter()
     for claim in overlap.claims:
@@ -172,7 +176,12 @@ def view(overlap: Overlap) -> dict[str, Any]:
         else:
             agreed.append({"text": claim.sentences[0].text, "labels": labels})
     agreed.sort(key=lambda row: -len(row["labels"]))
-    return {"agreed": agreed, "disputed": disputed, "single": dict(sorted(single.items()))}
+    return {
+        "agreed": agreed[:ROWS],
+        "disputed": disputed[:ROWS],
+        "totals": {"agreed": len(agreed), "disputed": len(disputed)},
+        "single": dict(sorted(single.items())),
+    }
 
 
 def _placed(claims: tuple[Claim, ...], new: Sentence) -> tuple[Claim, ...]:

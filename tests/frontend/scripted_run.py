@@ -64,6 +64,12 @@ DISPUTED: list[dict[str, Any]] = [
         ]
     }
 ]
+OVERLAP = {
+    "agreed": AGREED,
+    "disputed": DISPUTED,
+    "totals": {"agreed": len(AGREED), "disputed": len(DISPUTED)},
+    "single": {"A": 2, "B": 3, "C": 4},
+}
 BLOCKS: dict[int, list[dict[str, Any]]] = {
     1: [
         {
@@ -272,7 +278,15 @@ def script(*, failing: bool = False) -> Script:
         run.text(label, 40)
     run.text("A", 170)
     run.text("B", 140)
-    run.transient("overlap.updated", overlap={"agreed": AGREED[:1], "disputed": [], "single": {}})
+    run.transient(
+        "overlap.updated",
+        overlap=OVERLAP
+        | {
+            "agreed": AGREED[:1],
+            "disputed": [],
+            "totals": {"agreed": 1, "disputed": 0},
+        },
+    )
     run.mark("overlap")
     run.started(1, 1900, "draft", ["A", "B"])
     draft = "\n\n".join(block["md"] for block in BLOCKS[1])
@@ -293,7 +307,7 @@ def script(*, failing: bool = False) -> Script:
     run.mark("patched")
     run.text("B")
     run.finished("B", 6100, 650, 150)
-    overlap = {"agreed": AGREED, "disputed": DISPUTED, "single": {"A": 2, "B": 3, "C": 4}}
+    overlap = OVERLAP
     run.transient("overlap.updated", overlap=overlap)
     run.started(3, 6900, "rewrite", ["A", "B", "C"])
     run.delta(3, 0, draft[:120])
@@ -370,7 +384,7 @@ def finished(*, failing: bool = False) -> dict[str, Any]:
             "ttms_ms": 2210,
             "ttf_ms": 8600,
         },
-        "overlap": {"agreed": AGREED, "disputed": DISPUTED, "single": {"A": 2, "B": 3, "C": 4}},
+        "overlap": OVERLAP,
     }
     ends = {"A": (3600, 370, 110), "B": (6100, 650, 150), "C": (7800, 1080, 170)}
     for call in snapshot["calls"]:

@@ -10,17 +10,18 @@ export function drawOverlap(root, model) {
   const agreed = overlap?.agreed ?? [];
   const disputed = overlap?.disputed ?? [];
   const index = new Map(model.calls.map((call, i) => [call.label, i]));
+  const totals = overlap?.totals ?? { agreed: agreed.length, disputed: disputed.length };
   const some = agreed.length + disputed.length > 0;
   show(root, some);
   if (!some) return;
-  text(part(root, "overlap-count"), counts(agreed.length, disputed.length));
+  text(part(root, "overlap-count"), counts(totals.agreed, totals.disputed));
   part(root, "overlap-body").replaceChildren(
     ...section("Said alike", agreed.slice(0, SHOWN).map((row) => el("li", {},
-      el("p", {}, row.text), chips(row.labels, index))), agreed.length),
+      el("p", {}, row.text), chips(row.labels, index))), totals.agreed),
     ...section("Said differently", disputed.slice(0, SHOWN).map((row) => el("li", {},
       el("ul", { class: "variants" }, ...row.variants.map((variant) => el("li", {},
         chip(variant.label, index.get(variant.label) ?? 0), el("p", {}, variant.text)))))),
-    disputed.length),
+    totals.disputed),
   );
 }
 

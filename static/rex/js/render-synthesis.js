@@ -164,7 +164,6 @@ export class Synthesis {
   #versions(synthesis) {
     const box = part(this.rail, "versions");
     show(part(this.rail, "versions-box"), synthesis.versions.length > 0);
-    text(part(this.rail, "synthesizer"), synthesis.model);
     text(part(this.rail, "pace"), paceSentence(this.model));
     text(part(this.rail, "versions-count"), String(synthesis.versions.length));
     for (const version of synthesis.versions) {
