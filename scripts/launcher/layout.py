@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.failure import Failed
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -79,10 +81,19 @@ class Layout:
 
 
 def layout_from(environ: Mapping[str, str]) -> Layout:
-    """The layout of this checkout; ``REX_STATE_DIR`` moves the state, and the directory is made."""
+    """The layout of this checkout; ``REX_STATE_DIR`` moves the state, and the directory is made.
+
+    Raises Failed when something else is in its place.
+    """
     state = Path(environ.get("REX_STATE_DIR") or ROOT / ".rex").expanduser().absolute()
     # Keys and prompts live here: nobody else on the machine has business in it.
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except (FileExistsError, NotADirectoryError):
+        raise Failed(
+            f"{state} cannot be the state directory: there is a file in the way.",
+            advice="Set REX_STATE_DIR to a directory, or unset it (.rex in the checkout is used).",
+        ) from None
     layout = Layout(ROOT, state)
     for folder in (layout.bin, layout.stamps, layout.logs):
         folder.mkdir(exist_ok=True)

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
 from launcher import run_record
-from launcher.failure import Failed, advice_for, tail
+from launcher.failure import Failed, advice_on_crash, gist, wrong_settings
 from launcher.layout import Layout
 from launcher.ports import free_port, refusal
 from launcher.prepare import uses_go_service
 from launcher.private_files import ensure_secret, write_private
 from launcher.run_record import RunRecord
 from launcher.stamps import digest_of, stamped, write_stamp
-from launcher.steps import step
+from launcher.steps import keep_output, step
 from launcher.supervise import Service, Stack
 
 LOOPBACK_NAMES = "localhost,127.0.0.1,[::1]"
@@ -190,6 +190,10 @@ def manage(layout: Layout, env: Mapping[str, str], *arguments: str) -> str:
         check=False,
     )
     if done.returncode:
+        log = keep_output(layout, ["manage.py", *arguments], done.stderr)
+        if sentences := wrong_settings(done.stderr):
+            raise Failed("\n".join(sentences))
         what = f"manage.py {arguments[0]} failed (exit code {done.returncode})."
-        raise Failed(what, tail(done.stderr), advice_for(done.stderr))
+        advice = advice_on_crash(done.stderr) or f"All it said is in {log}."
+        raise Failed(what, gist(done.stderr), advice)
     return done.stdout.strip()

@@ -22,13 +22,17 @@ def say(line: str = "") -> None:
 
 @contextmanager
 def step(what: str, why: str = "") -> Iterator[None]:
-    """Prints ``what (why) …`` at once, and how long it took (or that it failed) when it ends."""
+    """Prints ``what (why) …`` at once, and when it ends how long it took, or how it ended."""
     print(f"  {what}{f' ({why})' if why else ''} … ", end="", file=sys.stderr, flush=True)
     started = time.monotonic()
     try:
         yield
-    except BaseException:
+    except Exception:
         say("failed")
+        raise
+    except BaseException:
+        # Not an error: a signal, which the person at the terminal sent.
+        say("stopped")
         raise
     say(f"{time.monotonic() - started:.1f} s")
 
@@ -58,11 +62,13 @@ def run_tool(
             errors="replace",
             check=False,
         )
-    except FileNotFoundError as error:
-        raise Failed(f"{what}: {arguments[0]} is not there.") from error
-    with (layout.logs / "setup.log").open("a", encoding="utf-8") as log:
-        log.write(f"$ {Path(arguments[0]).name} {' '.join(arguments[1:])}\n")
-        log.write(without_passwords(done.stdout))
+    except OSError as error:
+        ours = Path(arguments[0]).is_relative_to(layout.tools)
+        raise Failed(
+            f"{what}: {arguments[0]} does not start ({error.strerror}).",
+            advice=f"Delete {layout.tools} and run the same command again." if ours else "",
+        ) from error
+    keep_output(layout, [Path(arguments[0]).name, *arguments[1:]], done.stdout)
     if done.returncode:
         raise Failed(
             f"{what} failed (exit code {done.returncode}).",
@@ -70,6 +76,14 @@ def run_tool(
             advice_for(done.stdout) or "Run the same command again; what is already done is kept.",
         )
     return done.stdout
+
+
+def keep_output(layout: Layout, command: Sequence[str], output: str) -> Path:
+    """The path of ``logs/setup.log``, to which the command and what it said were added."""
+    path = layout.logs / "setup.log"
+    with path.open("a", encoding="utf-8") as log:
+        log.write(f"$ {' '.join(command)}\n{without_passwords(output)}")
+    return path
 
 
 def tool_environment(layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from launcher.failure import Failed, tail
+from launcher.failure import Failed, advice_on_crash, gist, tail
 from launcher.layout import Layout
 
 GRACE_S = 10.0
@@ -99,10 +99,12 @@ class Stack:
             code = process.poll()
             if code is not None:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
+                log = self._read_log(name)
+                advice = (advice_on_crash(log), f"Its log is {self._log(name)}.")
                 raise Failed(
                     f"{name} ended unexpectedly ({how}).",
-                    tail(self._read_log(name)),
-                    f"Its log is {self._log(name)}.",
+                    gist(log),
+                    "\n".join(filter(None, advice)),
                 )
 
     def watch(self) -> None:

@@ -79,15 +79,31 @@ def test_wrong_arguments_exit_with_2_and_say_what_is_wrong(
     assert output.out == ""
 
 
-def test_an_error_of_the_system_is_said_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("below", ["", "state"])
+def test_a_state_directory_that_cannot_be_one_is_said_in_words(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    below: str,
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("REX_STATE_DIR", str(tmp_path / "file" / "state"))
+    monkeypatch.setenv("REX_STATE_DIR", str(tmp_path / "file" / below))
     assert main(["bench"]) == 1
     said = capsys.readouterr().err
     assert str(tmp_path / "file") in said
-    assert "Traceback" not in said
+    assert "Set REX_STATE_DIR to a directory" in said
+
+
+def test_an_error_of_the_system_is_said_in_words(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REX_STATE_DIR", str(layout.state))
+    (layout.logs / "a").write_text("")
+    monkeypatch.setattr("launcher.cli.bench.bench", lambda *_: (layout.logs / "a").mkdir())
+    assert main(["bench"]) == 1
+    said = capsys.readouterr().err
+    assert "File exists" in said
+    assert str(layout.logs / "a") in said
 
 
 def test_no_suite_sees_the_key_of_a_real_provider(layout: Layout) -> None:

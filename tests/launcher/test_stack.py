@@ -1,6 +1,7 @@
 """What the stack's processes are told, and what a second start finds."""
 
 import stat
+import sys
 
 import pytest
 
@@ -8,7 +9,7 @@ from launcher import run_record
 from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.run_record import RunRecord
-from launcher.stack import Address, environment, services
+from launcher.stack import Address, environment, manage, services
 from launcher.up import port_number
 
 _PORTS = {"web": 8000, "fanout": 41001, "model": 41002}
@@ -41,6 +42,30 @@ def test_the_web_is_last_for_it_uses_the_others_and_the_model_server_holds_no_ke
         {"OPENAI_API_KEY", "GEMINI_API_KEY_FILE"},
         {"OPENAI_API_KEY", "GEMINI_API_KEY_FILE"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("exit('django.core.exceptions.ImproperlyConfigured: A takes b.')", "A takes b."),
+        (
+            "raise ValueError('odd')",
+            "manage.py migrate failed (exit code 1).\n    ValueError: odd\n"
+            "All it said is in {log}.",
+        ),
+    ],
+)
+def test_what_manage_cannot_do_is_said_without_frames_and_kept_with_them(
+    layout: Layout, program: str, said: str
+) -> None:
+    (layout.root / "manage.py").write_text(program)
+    layout.python.parent.mkdir(parents=True)
+    layout.python.symlink_to(sys.executable)
+    with pytest.raises(Failed) as failed:
+        manage(layout, {}, "migrate")
+    log = layout.logs / "setup.log"
+    assert str(failed.value) == said.format(log=log)
+    assert log.read_text().startswith("$ manage.py migrate\n")
 
 
 @pytest.mark.parametrize("name", ["REX_SECRET_KEY", "REX_SECRET_KEY_FILE"])
