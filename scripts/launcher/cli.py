@@ -4,12 +4,12 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from launcher import bench, checks, locks, prepare, run_record, suites, up
 from launcher.ask import options as ask_options
-from launcher.failure import Failed, of_os_error
+from launcher.failure import DAMAGED_ENVIRONMENT, Failed, of_os_error
 from launcher.layout import Layout, layout_from
 from launcher.ports import free_port
 from launcher.stack import environment
@@ -25,10 +25,14 @@ _EPILOG = """environment:
 
 def main(arguments: Sequence[str]) -> int:
     """The exit code of the command. What cannot be done is said in words, without a traceback."""
-    parser = _parser()
+    parser, commands = _parser()
+    name = arguments[0] if arguments else ""
+    if arguments and not name.startswith("-") and name not in commands:
+        say(f"rex: There is no command {name}. Known: {', '.join(commands)}.")
+        return 2
     options, rest = parser.parse_known_args(arguments)
     if rest and not getattr(options, "takes_rest", False):
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+        commands.get(name, parser).error(f"unknown arguments: {' '.join(rest)}")
     if options.run is None:
         parser.print_help()
         return 0
@@ -53,7 +57,8 @@ def main(arguments: Sequence[str]) -> int:
         return stopped.exit_code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """The parser of all, and each command's own."""
     parser = argparse.ArgumentParser(
         prog="./rex",
         description="Ask several language models at once; read one answer that begins early.",
@@ -89,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     locking.add_argument("--upgrade", action="store_true", help="take the newest versions")
     command("manage", "run manage.py with the arguments that follow", _manage, True)
     command("help", "show this help", lambda *_: _help(parser))
-    return parser
+    return parser, commands.choices
 
 
 Run = Callable[[Layout, argparse.Namespace, list[str]], int]
@@ -107,7 +112,10 @@ def _up(layout: Layout, options: argparse.Namespace, _rest: list[str]) -> int:
 def _ask(layout: Layout, options: argparse.Namespace, _rest: list[str]) -> int:
     if Path(sys.prefix) == layout.venv:
         # Only here: what it imports is installed.
-        from launcher.ask.command import ask
+        try:
+            from launcher.ask.command import ask
+        except ImportError as error:
+            raise Failed(f"ask cannot start: {error}.", advice=DAMAGED_ENVIRONMENT) from error
 
         return ask(layout, options)
     ask_options.validate(options)

@@ -52,6 +52,8 @@ class FakeRex(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.cut_after: list[int] = []
         self.refusal: tuple[int, dict[str, str]] | None = None
+        self.stop_refusal: tuple[int, dict[str, str]] | None = None
+        self.lost_readings = 0
         self.stop_ends_it: bool | None = None
         self.reading = threading.Event()
         self.stopped = threading.Event()
@@ -69,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.authorised.add(self.headers["Authorization"])
         if self.path.endswith("/stop"):
             self.server.stopped.set()
-            return self._json(202, {})
+            return self._json(*(self.server.stop_refusal or (202, {})))
         self.server.bodies.append(json.loads(content))
         if self.server.refusal:
             return self._json(*self.server.refusal)
@@ -79,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         if not url.path.endswith("/events"):
-            return self._json(200, _RUN)
+            return self._json(200, _RUN) if self._is_reached() else None
         query = parse_qs(url.query)
         self.server.asked.append(query)
         self.send_response(200)
@@ -101,6 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._lines(events)
         self.wfile.write(b"0\r\n\r\n")
         return None
+
+    def _is_reached(self) -> bool:
+        """False after hanging up, as often as the test wants readings of the run to be lost."""
+        if not self.server.lost_readings:
+            return True
+        self.server.lost_readings -= 1
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+        return False
 
     def _lines(self, events: list[Any]) -> None:
         for event in events:
@@ -141,7 +152,9 @@ def rex(layout: Layout) -> Iterator[FakeRex]:
     server.server_close()
 
 
-def _started(layout: Layout, *arguments: str) -> "subprocess.Popen[str]":
+def _started(
+    layout: Layout, *arguments: str, inherited: tuple[int, ...] = ()
+) -> "subprocess.Popen[str]":
     """The command in a process of its own, as a person starts it."""
     return subprocess.Popen(
         [sys.executable, "-B", ROOT / "scripts" / "launcher", "ask", *arguments],
@@ -150,6 +163,7 @@ def _started(layout: Layout, *arguments: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        pass_fds=inherited,
     )
 
 
@@ -249,6 +263,37 @@ def test_a_second_interrupt_leaves_at_once(layout: Layout, rex: FakeRex) -> None
     assert ended.code == 130
     assert ended.out == ""
     assert "/runs/1/" in ended.err
+
+
+def test_a_refused_stop_is_said(layout: Layout, rex: FakeRex) -> None:
+    rex.stop_ends_it = True
+    rex.stop_refusal = (401, {"detail": "The key is not known.", "code": "unauthorised"})
+    process = _started(layout, "Why?")
+    assert rex.reading.wait(30)
+    process.send_signal(signal.SIGINT)
+    assert "The stop was refused: The key is not known." in _ended(process).err
+
+
+@pytest.mark.parametrize(("lost", "code"), [(2, 3), (3, 1)])
+def test_a_server_that_goes_at_the_very_end_is_tried_again_and_then_told_of(
+    layout: Layout, rex: FakeRex, lost: int, code: int
+) -> None:
+    rex.lost_readings = lost
+    ended = _ask(layout)
+    assert ended.code == code
+    assert (ended.out == "It is blue.\n\nWhy?\n") is (code == 3)
+    assert ("Rex cannot be reached" in ended.err) is (code == 1)
+    assert "Traceback" not in ended.err
+
+
+def test_a_question_out_of_a_pipe_is_read(layout: Layout, rex: FakeRex) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"Why?")
+    os.close(writer)
+    process = _started(layout, "--file", f"/dev/fd/{reader}", inherited=(reader,))
+    os.close(reader)
+    assert _ended(process).code == 3
+    assert rex.bodies == [{"prompt": "Why?"}]
 
 
 class Slept(Exception):

@@ -186,6 +186,13 @@ def test_plain_lines_name_states_and_reasons_and_no_text() -> None:
     assert "light" not in said
 
 
+@pytest.mark.parametrize(("count", "said"), [(1, "v1: 1 block"), (2, "v1: 2 blocks")])
+def test_one_block_is_not_blocks(count: int, said: str) -> None:
+    event = {"seq": 8, "type": "synthesis.revised", "at_ms": 990, "version": 1}
+    line = plain_line(RunView(), {**event, "blocks": [{"md": "It is."}] * count})
+    assert line.endswith(said)
+
+
 @pytest.mark.parametrize(
     ("micro_usd", "shown"), [(None, "—"), (0, "$0"), (3100, "$0.0031"), (2_500_000, "$2.50")]
 )

@@ -41,15 +41,7 @@ class Client:
         """The accepted run: id, url, api_url, events_url. Raises Failed when it is refused."""
         # The key makes a second sending of the same question harmless.
         headers = {"Idempotency-Key": str(uuid.uuid4())}
-        for attempt in range(3):
-            try:
-                response = await self._http.post("/api/run", json=body, headers=headers)
-                return _accepted(response)
-            except httpx.TransportError as error:
-                if attempt == 2:
-                    raise _unreachable(error) from error
-                await asyncio.sleep(_FIRST_PAUSE_S)
-        raise AssertionError("unreachable")
+        return _accepted(await self._sent("POST", "/api/run", json=body, headers=headers))
 
     async def events(self, events_url: str, view: RunView) -> AsyncIterator[Event]:
         """The events after ``view`` until the connection ends, which may be before the run does."""
@@ -65,12 +57,27 @@ class Client:
 
     async def run(self, api_url: str) -> dict[str, Any]:
         """The run as the API gives it."""
-        response = await self._http.get(api_url)
-        return _accepted(response)
+        return _accepted(await self._sent("GET", api_url))
 
     async def stop(self, api_url: str) -> None:
-        """Asks for a stop. A server that cannot be reached is tried again by the next Ctrl-C."""
-        await self._http.post(f"{api_url}/stop")
+        """Asks for a stop; raises Failed when it is refused.
+
+        A server that cannot be reached is tried again by the next Ctrl-C.
+        """
+        response = await self._http.post(f"{api_url}/stop")
+        if not response.is_success:
+            raise _refused(response)
+
+    async def _sent(self, method: str, url: str, **request: Any) -> httpx.Response:
+        """The answer to a request that may be sent twice, tried a few times; raises Failed."""
+        for last in (False, False, True):
+            try:
+                return await self._http.request(method, url, **request)
+            except httpx.TransportError as error:
+                if last:
+                    raise _unreachable(error) from error
+                await asyncio.sleep(_FIRST_PAUSE_S)
+        raise AssertionError("unreachable")
 
 
 class Patience:

@@ -113,6 +113,8 @@ class _Following:
         except httpx.TransportError:
             self._interrupts = 0
             self._screen.note("The stop did not get through; press Ctrl-C again.")
+        except Failed as refused:
+            self._screen.note(f"The stop was refused: {safe(refused.what)} Ctrl-C again leaves.")
 
     async def _follow(self) -> None:
         patience = Patience()

@@ -26,13 +26,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def validate(options: argparse.Namespace) -> None:
-    """Raises Failed (exit code 2) unless there is exactly one question."""
-    if (options.question is None) == (options.file is None):
-        raise _usage('Give one question: ./rex ask "…", or --file PATH, or --file - for stdin.')
+    """Raises Failed (exit code 2) unless there is exactly one question, and all of it is text."""
+    if options.question is None and options.file is None:
+        raise _usage('Give a question: ./rex ask "…", or --file PATH, or --file - for stdin.')
+    if options.question is not None and options.file is not None:
+        raise _usage("Give one of the two: a question, or --file.")
     if options.question is not None and not options.question.strip():
         raise _usage("The question is empty.")
-    if options.file not in (None, "-") and not Path(options.file).is_file():
-        raise _usage(f"There is no file {options.file}.")
+    if options.file not in (None, "-"):
+        _validate_file(Path(options.file))
+    if options.models is not None and not _names(options.models):
+        raise _usage("--models names no model. Name some, comma-separated, or leave it out.")
+    sent = {"The question": options.question, "--models": options.models}
+    for name, value in (sent | {"--pipeline": options.pipeline}).items():
+        # Bytes of an argument that are not UTF-8 arrive as lone surrogates.
+        if value is not None and any("\ud800" <= char <= "\udfff" for char in value):
+            raise _usage(f"{name} is not UTF-8.")
+
+
+def _validate_file(path: Path) -> None:
+    if path.is_dir():
+        raise _usage(f"{path} is a directory; --file takes a file.")
+    # Not is_file(): a pipe, as the shell's <(…) gives, is as good.
+    if not path.exists():
+        raise _usage(f"There is no file {path}.")
+
+
+def _names(models: str) -> list[str]:
+    return [name.strip() for name in models.split(",") if name.strip()]
 
 
 def question_of(options: argparse.Namespace) -> str:
@@ -56,7 +77,7 @@ def body_of(options: argparse.Namespace, question: str) -> dict[str, object]:
     if options.pipeline:
         body["pipeline"] = options.pipeline
     if options.models:
-        body["models"] = [name.strip() for name in options.models.split(",") if name.strip()]
+        body["models"] = _names(options.models)
     return body
 
 

@@ -121,7 +121,8 @@ def plain_line(view: RunView, event: Event) -> str:
             sources = ",".join(event["sources"])
             return f"{at}synthesis v{event['version']}: {event['kind']} from {sources}"
         case "synthesis.revised":
-            return f"{at}synthesis v{event['version']}: {len(event['blocks'])} blocks"
+            count = len(event["blocks"])
+            return f"{at}synthesis v{event['version']}: {count} block{'s' if count != 1 else ''}"
         case "synthesis.failed":
             return f"{at}synthesis v{event['version']}: {event['error_kind']}"
         case "synthesis.final":
