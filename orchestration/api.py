@@ -12,11 +12,11 @@ from rest_framework.views import APIView
 
 from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.start_run import RunRequest, start_run
-from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
+from orchestration.domain.pipelines import PIPELINES
 from orchestration.fanout.select import offered_models
 from orchestration.models import Call, Run
 from orchestration.problems import ApiError
-from orchestration.queries import RunNotFound, list_runs, run_of, snapshot_of
+from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
 from workspaces.access import Actor
 
 _FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of"})
@@ -71,9 +71,17 @@ class Runs(APIView):
     """``GET /api/runs``: the newest runs, ``?cursor=`` for the page after."""
 
     def get(self, request: Request) -> Response:
-        runs, following = list_runs(
-            actor_of(request).workspace, cursor=request.query_params.get("cursor", "")
-        )
+        for name in request.query_params:
+            if name != "cursor":
+                raise ApiError("unknown_field", "The one parameter is cursor.", _shown(name))
+        try:
+            runs, following = list_runs(
+                actor_of(request).workspace, cursor=request.query_params.get("cursor", "")
+            )
+        except BadCursor:
+            raise ApiError(
+                "bad_request", "cursor takes the next_cursor of a page of this list.", "cursor"
+            ) from None
         return Response({"data": [asdict(run) for run in runs], "next_cursor": following})
 
 
@@ -131,13 +139,10 @@ def run_request_from(data: dict[str, Any], idempotency_key: str | None) -> RunRe
             "Idempotency-Key takes 1 to 200 printable ASCII characters.",
             "Idempotency-Key",
         )
-    models = data.get("models", [])
-    if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
-        raise ApiError("wrong_type", "models takes a list of strings.", "models")
     return RunRequest(
-        prompt=_string(data, "prompt", ""),
-        pipeline=_string(data, "pipeline", DEFAULT_PIPELINE),
-        models=tuple(models),
+        prompt=_string(data, "prompt"),
+        pipeline=_string(data, "pipeline"),
+        models=_strings(data, "models"),
         replay_of=_run_id(data),
         idempotency_key=idempotency_key,
     )
@@ -148,11 +153,21 @@ def _shown(name: str) -> str:
     return name[:60].encode("utf-8", "replace").decode()
 
 
-def _string(data: dict[str, Any], name: str, default: str) -> str:
-    value = data.get(name, default)
-    if not isinstance(value, str):
+def _string(data: dict[str, Any], name: str) -> str | None:
+    """The field's value, or None where it is absent; null is of the wrong type."""
+    value = data.get(name)
+    if name in data and not isinstance(value, str):
         raise ApiError("wrong_type", f"{name} takes a string.", name)
     return value
+
+
+def _strings(data: dict[str, Any], name: str) -> tuple[str, ...] | None:
+    value = data.get(name)
+    if name not in data:
+        return None
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ApiError("wrong_type", f"{name} takes a list of strings.", name)
+    return tuple(value)
 
 
 def _run_id(data: dict[str, Any]) -> UUID | None:

@@ -36,7 +36,7 @@ class StartForm(forms.Form):
         """The request of a valid form."""
         return RunRequest(
             prompt=self.cleaned_data["prompt"],
-            pipeline=self.cleaned_data["pipeline"] or DEFAULT_PIPELINE,
+            pipeline=self.cleaned_data["pipeline"] or None,
             models=tuple(self.cleaned_data["models"]),
             idempotency_key=self._idempotency_key(),
         )

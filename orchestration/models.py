@@ -29,7 +29,8 @@ class Run(models.Model):
     """One question to several models. ``last_seq`` is the head of its log.
 
     ``lease_*`` and ``fence`` say who drives it: every write of a driver names its fence, so one
-    that lost its lease changes nothing. ``settings`` is the pipeline as it was at creation.
+    that lost its lease changes nothing. ``settings`` is what was fixed at creation:
+    the pipeline's policy, and titles of the models whose id says nothing to people.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -90,6 +91,11 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.id} ({self.status})"
+
+    def title_of(self, model: str) -> str:
+        """How people read a model id of this run; a recording goes by the model it is of."""
+        title: str = self.settings.get("titles", {}).get(model, model)
+        return title
 
 
 class ModelCall(models.Model):

@@ -31,6 +31,10 @@ def run_of(workspace: Workspace, run_id: UUID) -> Run:
     return run
 
 
+class BadCursor(ValueError):
+    """A cursor that no page of the list gave."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """One line of the list of runs."""
@@ -49,13 +53,12 @@ class RunRow:
 def list_runs(
     workspace: Workspace, *, cursor: str = "", limit: int = PAGE_SIZE
 ) -> tuple[list[RunRow], str | None]:
-    """Newest first, and the cursor of the next page or None. A bad cursor starts at the top."""
+    """Newest first, and the cursor of the next page or None; raises BadCursor."""
     rows = Run.objects.in_workspace(workspace).annotate(
         asked=Count("calls"), answered=Count("calls", filter=Q(calls__state=CallState.DONE))
     )
-    before = _read_cursor(cursor)
-    if before:
-        created_at, pk = before
+    if cursor:
+        created_at, pk = _read_cursor(cursor)
         rows = rows.filter(Q(created_at__lt=created_at) | Q(created_at=created_at, pk__lt=pk))
     page = list(rows.order_by("-created_at", "-pk")[: limit + 1])
     following = None
@@ -79,14 +82,16 @@ def _row(run: Any) -> RunRow:
     )
 
 
-def _read_cursor(cursor: str) -> tuple[datetime, UUID] | None:
+def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
     created, _, pk = cursor.partition("~")
     try:
         moment = datetime.fromisoformat(created)
+        if moment.tzinfo is None:
+            raise BadCursor
         # In UTC at once: an offset can carry the first or last day there is out of all time.
-        return (moment.astimezone(UTC), UUID(pk)) if moment.tzinfo else None
+        return moment.astimezone(UTC), UUID(pk)
     except (ValueError, OverflowError):
-        return None
+        raise BadCursor from None
 
 
 def snapshot_of(run: Run) -> dict[str, Any]:
@@ -139,6 +144,7 @@ def _call(call: Call, run: Run) -> dict[str, Any]:
     return {
         "label": call.label,
         "model": call.model,
+        "title": run.title_of(call.model),
         "provider": call.provider,
         "state": call.state,
         "reason": call.reason,
@@ -182,6 +188,7 @@ def _synthesis(
         "version": current.version if current else 0,
         "final_version": run.final_version,
         "model": run.synthesizer,
+        "title": run.title_of(run.synthesizer),
         "blocks": current.blocks if current else [],
         "live": _live(writing, live),
         "versions": [_version(each) for each in versions],

@@ -27,8 +27,6 @@ def _load(run_id: str, stream: str) -> Recording:
             part = run.calls.get(label=stream)
     except (ValueError, Run.DoesNotExist, Call.DoesNotExist, Synthesis.DoesNotExist):
         raise UnknownRecording(f"{run_id}/{stream}") from None
-    # A version's failure to apply is no failure of its call: the text is played as it came.
-    failure = ErrorKind(part.reason) if part.reason and part.finish_reason is None else None
     return Recording(
         text=part.text,
         pacing=_from_start(part),
@@ -38,9 +36,17 @@ def _load(run_id: str, stream: str) -> Recording:
             output_tokens=part.output_tokens,
             cached_tokens=part.cached_tokens,
         ),
-        failure=failure,
+        failure=_failure(part),
         ended_ms=part.duration_ms,
     )
+
+
+def _failure(part: Call | Synthesis) -> ErrorKind | None:
+    """How the answer broke off. Nobody stops it this time: what was stopped is just incomplete."""
+    # A version's failure to apply is no failure of its call: the text is played as it came.
+    if part.reason is None or part.finish_reason is not None:
+        return None
+    return ErrorKind.INCOMPLETE if part.reason.startswith("stop.") else ErrorKind(part.reason)
 
 
 def _from_start(part: Call | Synthesis) -> tuple[tuple[int, int], ...]:

@@ -17,7 +17,7 @@ from orchestration.domain.pipelines import PIPELINES
 from orchestration.forms import StartForm
 from orchestration.models import Run
 from orchestration.problems import PROBLEMS
-from orchestration.queries import RunNotFound, list_runs, run_of, snapshot_of
+from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
 from workspaces.access import Actor, actor_from_user
 
 RECENT = 6
@@ -82,7 +82,12 @@ def _start_page(request: HttpRequest, form: StartForm, actor: Actor, status: int
 @login_required
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
-    runs, following = list_runs(_actor(request).workspace, cursor=request.GET.get("cursor", ""))
+    workspace = _actor(request).workspace
+    try:
+        runs, following = list_runs(workspace, cursor=request.GET.get("cursor", ""))
+    except BadCursor:
+        # An address someone mistyped or kept: the newest runs serve them better than an error.
+        runs, following = list_runs(workspace)
     return render(request, "orchestration/run_list.html", {"runs": runs, "next_cursor": following})
 
 

@@ -208,6 +208,8 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "orchestration.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
     "STRICT_JSON": True,
+    # ?format= is no parameter of ours: it is refused like any other, not a 404.
+    "URL_FORMAT_OVERRIDE": None,
 }
 
 LOGGING_CONFIG = "rexsite.logs.configure"

@@ -78,7 +78,8 @@ def _drafts_then_edits(call: Any) -> Script:
 
 
 def make_run(person: Person, **fields: Any) -> Run:
-    given: dict[str, Any] = {"prompt": "How do lists and tuples differ?", "models": THREE, **fields}
+    asked = {"prompt": "How do lists and tuples differ?", "models": THREE}
+    given: dict[str, Any] = fields if "replay_of" in fields else {**asked, **fields}
     return start_run(actor=person.actor, request=RunRequest(**given), request_id="test-request")
 
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
+from typing import Final
+from unicodedata import category
 from uuid import UUID
 
 from django.conf import settings
@@ -24,18 +26,25 @@ from orchestration.models import Call, Run
 from orchestration.queue import announce_run
 from workspaces.access import Actor
 
+# The stream of a recording that stands for whichever version is being written.
+SYNTHESIS: Final = "synthesis"
+
+_UNSEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me"})
+# Letters and a symbol that are drawn as nothing: Hangul fillers, and the empty Braille pattern.
+_FILLERS: Final = "\u115f\u1160\u3164\uffa0\u2800"
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a caller asks for. ``models`` empty means the default ones.
+    """What a caller asks for. None means the default; a model named twice is asked twice.
 
     ``replay_of`` names a stored run of the same workspace whose recorded answers are played again
-    with their real pacing, at no cost; prompt and models are then that run's.
+    with their real pacing, at no cost; prompt, pipeline and models are that run's and must be None.
     """
 
-    prompt: str = ""
-    pipeline: str = DEFAULT_PIPELINE
-    models: tuple[str, ...] = ()
+    prompt: str | None = None
+    pipeline: str | None = None
+    models: tuple[str, ...] | None = None
     replay_of: UUID | None = None
     idempotency_key: str | None = None
 
@@ -59,19 +68,20 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         earlier = _earlier(actor, request.idempotency_key, digest)
         if earlier is not None:
             return earlier
-    original = _original(actor, request.replay_of) if request.replay_of else None
+    original = _original(actor, request.replay_of, request) if request.replay_of else None
     pipeline = _checked_pipeline(original.pipeline if original else request.pipeline)
-    prompt = original.prompt if original else _checked_prompt(request.prompt)
+    prompt = original.prompt if original else _checked_prompt(request.prompt or "")
     models = (
         _recorded_models(original) if original else _checked_models(actor, request.models, pipeline)
     )
+    synthesizer = f"{RECORDED}/{original.pk}/{SYNTHESIS}" if original else settings.SYNTHESIZER
     run = Run(
         workspace=actor.workspace,
         prompt=prompt,
         pipeline=pipeline.name,
         pipeline_version=pipeline.version,
-        settings={"policy": pipeline.policy},
-        synthesizer=f"recorded/{original.pk}/synthesis" if original else settings.SYNTHESIZER,
+        settings={"policy": pipeline.policy, "titles": _titles(actor, [*models, synthesizer])},
+        synthesizer=synthesizer,
         deadline_s=settings.RUN_DEADLINE_S,
         seed=secrets.token_hex(16),
         request_id=request_id,
@@ -134,7 +144,12 @@ def _earlier(actor: Actor, key: str, digest: str) -> Run | None:
     return earlier
 
 
-def _original(actor: Actor, run_id: UUID) -> Run:
+def _original(actor: Actor, run_id: UUID, request: RunRequest) -> Run:
+    for field in ("prompt", "pipeline", "models"):
+        if getattr(request, field) is not None:
+            raise InvalidRun(
+                "replay_takes_nothing_else", field, f"A replay has the {field} of its run."
+            )
     original = Run.objects.in_workspace(actor.workspace).filter(pk=run_id).first()
     if original is None:
         raise InvalidRun("unknown_run", "replay_of", "There is no such run to replay.")
@@ -145,14 +160,26 @@ def _original(actor: Actor, run_id: UUID) -> Run:
 
 def _recorded_models(original: Run) -> tuple[str, ...]:
     return tuple(
-        f"recorded/{original.pk}/{label}"
+        f"{RECORDED}/{original.pk}/{label}"
         for label in original.calls.values_list("label", flat=True)
     )
 
 
+def _titles(actor: Actor, models: list[str]) -> dict[str, str]:
+    """What people read instead of the id of a recording: the model that gave the answer."""
+    titles = {}
+    for model in models:
+        provider, _, recording = model.partition("/")
+        if provider != RECORDED:
+            continue
+        run_id, _, stream = recording.partition("/")
+        run = Run.objects.in_workspace(actor.workspace).get(pk=UUID(run_id))
+        played = run.synthesizer if stream == SYNTHESIS else run.calls.get(label=stream).model
+        titles[model] = run.title_of(played).removesuffix(", recorded") + ", recorded"
+    return titles
+
+
 def _checked_prompt(prompt: str) -> str:
-    if not prompt.strip():
-        raise InvalidRun("empty_prompt", "prompt", "Write a question first.")
     if len(prompt) > settings.MAX_PROMPT_CHARS:
         raise InvalidRun(
             "prompt_too_long",
@@ -161,7 +188,14 @@ def _checked_prompt(prompt: str) -> str:
             f"at most {settings.MAX_PROMPT_CHARS:,} are taken.",
         )
     check_text("prompt", prompt)
+    if not any(map(_is_seen, prompt)):
+        raise InvalidRun("empty_prompt", "prompt", "Write a question first.")
     return prompt
+
+
+def _is_seen(char: str) -> bool:
+    """Whether a character shows by itself: no space, no control or format, no mark on another."""
+    return category(char) not in _UNSEEN and char not in _FILLERS
 
 
 def check_text(field: str, text: str) -> None:
@@ -170,9 +204,9 @@ def check_text(field: str, text: str) -> None:
         raise InvalidRun("invalid_text", field, "The text holds a NUL or half of a surrogate pair.")
 
 
-def _checked_pipeline(name: str) -> Pipeline:
+def _checked_pipeline(name: str | None) -> Pipeline:
     try:
-        return find_pipeline(name)
+        return find_pipeline(DEFAULT_PIPELINE if name is None else name)
     except UnknownPipeline as error:
         raise InvalidRun(
             "unknown_pipeline",
@@ -181,9 +215,13 @@ def _checked_pipeline(name: str) -> Pipeline:
         ) from None
 
 
-def _checked_models(actor: Actor, models: tuple[str, ...], pipeline: Pipeline) -> tuple[str, ...]:
+def _checked_models(
+    actor: Actor, models: tuple[str, ...] | None, pipeline: Pipeline
+) -> tuple[str, ...]:
     most = min(settings.MAX_MODELS, pipeline.max_models or settings.MAX_MODELS)
-    chosen = models or settings.MODELS[:most]
+    chosen = settings.MODELS[:most] if models is None else models
+    if not chosen:
+        raise InvalidRun("no_models", "models", "Choose at least one model.")
     if len(chosen) > most:
         raise InvalidRun(
             "too_many_models",

@@ -39,7 +39,8 @@ def close_run(policy: Policy, state: State, close: Close) -> tuple[Command, ...]
     if state.running:
         return cuts
     if not state.open and not state.answers and not _cut_text(policy, state):
-        return (FinishRun("failed", common_kind(state)),)
+        # None failed on its own: each was stopped by its reader before it said anything.
+        return (FinishRun("failed", common_kind(state) or "stop.user"),)
     if single := _single(policy, state):
         return (*cuts, single)
     if given_up(policy, state):

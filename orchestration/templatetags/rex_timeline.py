@@ -86,7 +86,7 @@ def ticks(end_ms: float) -> list[float]:
 def timeline_rows(snapshot: Mapping[str, Any]) -> list[dict[str, object]]:
     """The lanes with their bars as SVG, for partials/timeline.html."""
     rows, end_ms = lanes(snapshot, _now_ms(snapshot))
-    models = {call["label"]: call["model"].rpartition("/")[2] for call in snapshot["calls"]}
+    models = {call["label"]: call["title"].rpartition("/")[2] for call in snapshot["calls"]}
     return [
         {
             "name": row.name,

@@ -14,6 +14,7 @@ from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.claim_runs import claim_runs, renew_lease
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.bridge import in_database
+from orchestration.domain.errors import ErrorKind, sentence_for
 from orchestration.domain.run import RUN_ENDED, TRANSIENT, fold
 from orchestration.domain.synthesis import consequence
 from orchestration.domain.virtual_clock import replay
@@ -381,7 +382,7 @@ async def test_nothing_is_left_behind_a_run_that_ended(alice: Person) -> None:
 
 async def test_a_stored_run_can_be_played_again_at_no_cost(alice: Person) -> None:
     original = await driven(alice)
-    again = await in_database(make_run, alice, prompt="", models=(), replay_of=original.pk)
+    again = await in_database(make_run, alice, replay_of=original.pk)
 
     nobody = ScriptedClient({})
     ended = await drive(again, RecordedClient(nobody, load_recording, {}))
@@ -393,6 +394,40 @@ async def test_a_stored_run_can_be_played_again_at_no_cost(alice: Person) -> Non
     assert ended.answer
     assert ended.cost_micro_usd == 0
     assert ended.prompt == original.prompt
+    snapshot = await in_database(snapshot_of, ended)
+    titles = [call["title"] for call in snapshot["calls"]]
+    assert titles == [f"local/{name}, recorded" for name in ("brisk", "plain", "thorough")]
+    assert snapshot["synthesis"]["title"] == f"{original.synthesizer}, recorded"
+    third = await in_database(make_run, alice, replay_of=again.pk)
+    replayed_twice = await in_database(snapshot_of, third)
+    assert [call["title"] for call in replayed_twice["calls"]] == titles
+    assert replayed_twice["synthesis"]["title"] == snapshot["synthesis"]["title"]
+
+
+@pytest.mark.parametrize("one_by_one", [True, False], ids=["call by call", "whole"])
+async def test_a_stopped_run_played_again_says_that_its_answers_are_incomplete(
+    alice: Person, one_by_one: bool
+) -> None:
+    """Nobody stops it this time, so `stop.user` would be a lie, and no reason a riddle."""
+    original = await in_database(make_run, alice)
+    driving = asyncio.create_task(drive(original, ScriptedClient({"*": Script([], Hang())})))
+    await _until(original, lambda events: types_of(events).count("call.started") == 3)
+    if one_by_one:
+        for label in "ABC":
+            await in_database(cancel_call, run_id=original.pk, label=label)
+    else:
+        await in_database(cancel_run, run=original)
+    stopped = await driving
+    expected = ("failed" if one_by_one else "cancelled", "stop.user")
+    assert (stopped.status, stopped.reason) == expected
+
+    again = await in_database(make_run, alice, replay_of=original.pk)
+    ended = await drive(again, RecordedClient(ScriptedClient({}), load_recording, {}))
+
+    assert (ended.status, ended.reason) == ("failed", "incomplete")
+    snapshot = await in_database(snapshot_of, ended)
+    assert snapshot["message"] == sentence_for(ErrorKind.INCOMPLETE)
+    assert {call["reason"] for call in snapshot["calls"]} == {"incomplete"}
 
 
 async def test_transient_events_are_never_rows(alice: Person) -> None:

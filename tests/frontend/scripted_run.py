@@ -151,6 +151,7 @@ def start() -> dict[str, Any]:
             {
                 "label": label,
                 "model": MODELS[label],
+                "title": MODELS[label],
                 "provider": "local",
                 "state": "queued",
                 "reason": None,
@@ -176,6 +177,7 @@ def start() -> dict[str, Any]:
             "version": 0,
             "final_version": None,
             "model": "local/editor",
+            "title": "local/editor",
             "blocks": [],
             "live": None,
             "versions": [],

@@ -107,14 +107,15 @@ async def test_a_foreign_recording_is_refused_in_the_words_for_an_unknown_one(
     async def refusal(body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         from orchestration.bridge import in_database
 
-        answer = await in_database(
-            charlies.post, "/api/run", {"prompt": "Why?"} | body, content_type="application/json"
-        )
+        answer = await in_database(charlies.post, "/api/run", body, content_type="application/json")
         problem = answer.json()
         problem.pop("request_id")
         return answer.status_code, problem
 
-    by_model = [await refusal({"models": [f"recorded/{run_id}/A"]}) for run_id in (run.pk, UNKNOWN)]
+    by_model = [
+        await refusal({"prompt": "Why?", "models": [f"recorded/{run_id}/A"]})
+        for run_id in (run.pk, UNKNOWN)
+    ]
     by_run = [await refusal({"replay_of": str(run_id)}) for run_id in (run.pk, UNKNOWN)]
     assert by_model[0] == by_model[1]
     assert by_run[0] == by_run[1]

@@ -82,6 +82,8 @@ def test_a_question_becomes_a_run_and_the_browser_is_sent_to_its_page(alice: Per
         ({"prompt": LONG}, "at most 100,000 are taken"),
         ({"prompt": "x" * 3_000_000}, "at most 100,000 are taken"),
         ({"prompt": "[" * 100_000 + "]"}, "at most 100,000 are taken"),
+        ({"prompt": "\u200b \u2060\ufeff"}, "Write a question first."),
+        ({"models": []}, "Choose at least one model."),
         ({"models": ["local/nobody"]}, "local/nobody is not one of the available choices"),
         ({"models": ["openai/gpt-4o"]}, "not one of the available choices"),
         ({"models": ["local/brisk"] * 9}, "takes at most 8"),
@@ -181,12 +183,16 @@ def test_the_list_is_paged_newest_first_without_loss_or_doubling(alice: Person) 
     ],
     ids=lambda cursor: repr(cursor)[:40],
 )
-def test_a_cursor_nobody_gave_out_starts_at_the_top(alice: Person, cursor: str) -> None:
+def test_a_cursor_nobody_gave_out_starts_the_page_at_the_top_and_the_api_refuses_it(
+    alice: Person, cursor: str
+) -> None:
     run = make_run(alice)
     page = alice.browser().get("/runs/", {"cursor": cursor})
     assert str(run.pk) in is_page(page, 200)
     answer = alice.api().get("/api/runs", {"cursor": cursor})
-    assert [each["id"] for each in answer.json()["data"]] == [str(run.pk)]
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "bad_request"
+    assert answer.json()["errors"][0]["field"] == "cursor"
 
 
 def test_the_page_of_a_waiting_run_has_its_question_escaped_and_both_buttons(

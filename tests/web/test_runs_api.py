@@ -69,6 +69,15 @@ def test_the_list_is_paged_by_its_cursor(alice: Person) -> None:
     assert second["next_cursor"] is None
 
 
+@pytest.mark.parametrize("name", ["page", "Cursor", "format", "😀", "x" * 500])
+def test_a_parameter_the_list_does_not_know_is_refused_not_ignored(
+    alice: Person, name: str
+) -> None:
+    body = problem(alice.api().get("/api/runs", {name: "1"}), "unknown_field")
+    assert body["errors"][0]["field"] == name[:60]
+    assert alice.api().get("/api/runs", {"cursor": ""}).status_code == 200
+
+
 def test_the_models_and_pipelines_that_may_be_named_are_told(alice: Person) -> None:
     offered = alice.api().get("/api/models").json()
     roles = {each["id"]: each["role"] for each in offered["models"]}

@@ -79,6 +79,24 @@ def test_an_empty_prompt_is_refused(alice: Person, prompt: str) -> None:
     assert problem["errors"][0]["field"] == "prompt"
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "\u200b",
+        "\u200d\ufeff\u2060",
+        "\u00ad \u202e",
+        "\ufe0f\u0301",
+        "\u3164",
+        "\u2800",
+        "\U000e0041",
+    ],
+)
+def test_a_prompt_nobody_could_see_is_an_empty_one(alice: Person, prompt: str) -> None:
+    refused(post(alice.api(), {"prompt": prompt}), 400, "empty_prompt")
+    assert post(alice.api(), {"prompt": f"{prompt}?{prompt}"}).status_code == 202
+    assert Run.objects.everywhere().get().prompt == f"{prompt}?{prompt}", "kept as it was sent"
+
+
 @pytest.mark.parametrize("body", [{}, ""])
 def test_a_missing_prompt_is_an_empty_one(alice: Person, body: Any) -> None:
     refused(post(alice.api(), body), 400, "empty_prompt")
@@ -174,6 +192,40 @@ def test_a_model_of_a_provider_without_a_key_names_the_variable_to_set(alice: Pe
 def test_more_models_than_a_run_may_ask_are_refused(alice: Person) -> None:
     response = post(alice.api(), {"prompt": "Why?", "models": ["local/brisk"] * 9})
     refused(response, 400, "too_many_models")
+
+
+def test_to_name_no_model_is_refused_and_to_leave_them_out_means_the_default_ones(
+    alice: Person, settings: Any
+) -> None:
+    problem = refused(post(alice.api(), {"prompt": "Why?", "models": []}), 400, "no_models")
+    assert problem["errors"][0]["field"] == "models"
+    assert post(alice.api(), {"prompt": "Why?"}).status_code == 202
+    asked = Call.objects.values_list("model", flat=True)
+    assert list(asked) == list(settings.MODELS)
+
+
+def test_a_model_named_twice_is_asked_twice(alice: Person) -> None:
+    response = post(alice.api(), {"prompt": "Why?", "models": ["local/brisk", "local/brisk"]})
+    assert response.status_code == 202
+    calls = list(Call.objects.values_list("label", "model"))
+    assert calls == [("A", "local/brisk"), ("B", "local/brisk")]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", "Why?"),
+        ("prompt", ""),
+        ("pipeline", "synthesis"),
+        ("models", ["local/brisk"]),
+        ("models", []),
+    ],
+)
+def test_a_replay_takes_nothing_else(alice: Person, field: str, value: Any) -> None:
+    body = {"replay_of": "7d1f7c55-3c1e-4b52-8f4e-0d3f0c8b5a11"}
+    refused(post(alice.api(), body), 400, "unknown_run")
+    problem = refused(post(alice.api(), body | {field: value}), 400, "replay_takes_nothing_else")
+    assert problem["errors"][0]["field"] == field
 
 
 @pytest.mark.parametrize("pipeline", ["", "nope", "synthesis@99", "synthesis@"])
