@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import ParseResult
+from urllib.parse import urlsplit
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "rexsite.settings")
 
@@ -14,8 +14,10 @@ django_application = get_asgi_application()
 # Only once Django is set up can these be imported: they reach for models and settings.
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import OriginValidator
+from channels.security.websocket import WebsocketDenier
 from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+from django.utils.http import is_same_domain
 
 from orchestration.routing import websocket_urlpatterns
 from orchestration.runner import Runner
@@ -26,23 +28,52 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class PageOrigin(OriginValidator):  # type: ignore[misc]
+class PageOrigin:
     """Keeps other sites' pages from connecting with the session of whoever reads them.
 
-    A browser always says which site a page is of. A program says none, and is let on to where its
-    key is looked at.
+    A browser always says which site a page is of: it must be this one, to the port, for cookies
+    are sent to every port of a host; or one of REX_TRUSTED_ORIGINS, as for a form. A program says
+    none, and is let on to where its key is looked at.
     """
 
-    def valid_origin(self, parsed_origin: ParseResult | None) -> bool:
-        return parsed_origin is None or bool(super().valid_origin(parsed_origin))
+    def __init__(self, inner: App) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        origin = headers.get(b"origin")
+        if origin is None or _is_ours(origin, scope["scheme"], headers) or _is_trusted(origin):
+            await self.inner(scope, receive, send)
+        else:
+            await WebsocketDenier()(scope, receive, send)
+
+
+def _is_ours(origin: str, socket_scheme: str, headers: dict[bytes, str]) -> bool:
+    host = headers.get(b"host", "")
+    # Believed only where the settings say that a proxy sets it.
+    believed = settings.SECURE_PROXY_SSL_HEADER is not None
+    forwarded = believed and headers.get(b"x-forwarded-proto") == "https"
+    scheme = "https" if forwarded or socket_scheme == "wss" else "http"
+    known = validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
+    return known and origin == f"{scheme}://{host}"
+
+
+def _is_trusted(origin: str) -> bool:
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return False
+    trusted = map(urlsplit, settings.CSRF_TRUSTED_ORIGINS)
+    return any(
+        page.scheme == site.scheme and is_same_domain(page.netloc, site.netloc.lstrip("*"))
+        for site in trusted
+    )
 
 
 protocols: App = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": PageOrigin(
-            AuthMiddlewareStack(URLRouter(websocket_urlpatterns)), settings.ALLOWED_HOSTS
-        ),
+        "websocket": PageOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )
 

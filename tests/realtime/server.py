@@ -36,8 +36,11 @@ class Served:
 
     def socket(self, run_id: UUID | str, headers: dict[str, str], **options: Any) -> "Socket":
         """Connect to the run's live socket; nothing is sent yet."""
+        return self.socket_at(f"/ws/runs/{run_id}/", headers, **options)
+
+    def socket_at(self, path: str, headers: dict[str, str], **options: Any) -> "Socket":
         connecting = connect(
-            f"ws://127.0.0.1:{self.port}/ws/runs/{run_id}/",
+            f"ws://127.0.0.1:{self.port}{path}",
             additional_headers=headers,
             compression=None,
             proxy=None,

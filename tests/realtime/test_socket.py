@@ -183,11 +183,67 @@ def test_another_sites_page_cannot_connect_with_the_readers_session(
     alice: Person, served: Served
 ) -> None:
     run = make_run(alice)
-    with pytest.raises(InvalidStatus) as refused:
-        served.socket(run.pk, cookie_of(alice), origin="https://evil.example")
-    assert refused.value.response.status_code == 403
-    ours = served.socket(run.pk, cookie_of(alice), origin=served.url).subscribe()
-    assert ours.until(lambda page: bool(page.frames)).kinds[0] == "hello"
+    for origin in (
+        "https://evil.example",
+        f"http://127.0.0.1:{served.port + 1}",
+        "http://127.0.0.1",
+        f"https://127.0.0.1:{served.port}",
+        f"http://localhost:{served.port}",
+        f"{served.url}.evil.example",
+        "http://[",
+        "null",
+        "",
+    ):
+        with pytest.raises(InvalidStatus) as refused:
+            served.socket(run.pk, cookie_of(alice), origin=origin)
+        assert refused.value.response.status_code == 403, origin
+    assert greeting(served.socket(run.pk, cookie_of(alice), origin=served.url)) == "hello"
+    assert greeting(served.socket(run.pk, alice.bearer)) == "hello", "a program has no origin"
+
+
+def greeting(socket: Socket) -> str:
+    return socket.subscribe().until(lambda page: bool(page.frames)).kinds[0]
+
+
+@pytest.mark.parametrize(
+    ("trusted", "origin"),
+    [
+        ("https://rex.example", "https://rex.example"),
+        ("https://*.example", "https://rex.example"),
+        ("https://rex.example:8443", "https://rex.example:8443"),
+    ],
+)
+def test_a_page_of_a_trusted_origin_connects_and_its_neighbours_do_not(
+    alice: Person, served: Served, settings: Any, trusted: str, origin: str
+) -> None:
+    run = make_run(alice)
+    settings.CSRF_TRUSTED_ORIGINS = [trusted]
+    assert greeting(served.socket(run.pk, cookie_of(alice), origin=origin)) == "hello"
+    for other in (f"{origin}1", origin.replace("https", "http"), f"{origin}.evil"):
+        with pytest.raises(InvalidStatus):
+            served.socket(run.pk, cookie_of(alice), origin=other)
+
+
+def test_behind_a_proxy_that_ends_tls_the_pages_origin_is_https(
+    alice: Person, served: Served, settings: Any
+) -> None:
+    run = make_run(alice)
+    settings.SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    headers = cookie_of(alice) | {"X-Forwarded-Proto": "https"}
+    secure = served.url.replace("http", "https")
+    assert greeting(served.socket(run.pk, headers, origin=secure)) == "hello"
+    with pytest.raises(InvalidStatus):
+        served.socket(run.pk, headers, origin=served.url)
+
+
+@pytest.mark.parametrize("path", ["/ws/nope/", "/ws/runs/null/", "/ws/runs/", "/", "/ws/runs/%00/"])
+def test_an_address_that_is_no_runs_closes_as_not_found_and_logs_no_error(
+    alice: Person, served: Served, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        lost = served.socket_at(path, cookie_of(alice)).subscribe().until_closed()
+    assert (lost.frames, lost.code) == ([{"k": "bye", "code": "not_found", "retry": False}], 4404)
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("ending", ["membership", "user", "key", "session"])
