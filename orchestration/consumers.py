@@ -166,6 +166,15 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.close(code)
 
 
+class NowhereConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """Every other address: closed like a run that is not there, so that nobody comes back."""
+
+    async def connect(self) -> None:
+        await self.accept()
+        await self.send(text_data=json.dumps({"k": "bye", "code": "not_found", "retry": False}))
+        await self.close(NOT_FOUND)
+
+
 def read_subscription(text: str) -> tuple[int, dict[str, Position]]:
     """(since, have) of a client's one frame; ValueError where it is none."""
     if len(text) > MAX_MESSAGE_CHARS:

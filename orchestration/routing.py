@@ -1,7 +1,10 @@
 """Websocket routes."""
 
-from django.urls import path
+from django.urls import path, re_path
 
-from orchestration.consumers import RunConsumer
+from orchestration.consumers import NowhereConsumer, RunConsumer
 
-websocket_urlpatterns = [path("ws/runs/<uuid:run_id>/", RunConsumer.as_asgi())]
+websocket_urlpatterns = [
+    path("ws/runs/<uuid:run_id>/", RunConsumer.as_asgi()),
+    re_path("", NowhereConsumer.as_asgi()),
+]
