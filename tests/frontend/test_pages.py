@@ -151,6 +151,29 @@ def test_every_visit_has_a_key_of_its_own_for_its_one_run(page: Page, pages: Sta
     assert len({*keys, "of-the-server"}) == 3
 
 
+def test_a_pipeline_of_one_model_turns_to_one_and_a_wider_one_leaves_the_choice_alone(
+    page: Page, pages: Stage
+) -> None:
+    page.goto(pages.url)
+    models = page.get_by_role("group", name="Models")
+    pipelines = page.get_by_role("group", name="Pipeline")
+
+    def ticked() -> list[str | None]:
+        return [each.get_attribute("value") for each in models.locator(":checked").all()]
+
+    three = ticked()
+    assert len(three) == 3
+    pipelines.locator("[value=wait-all]").check()
+    assert ticked() == three
+    pipelines.locator("[value=single]").check()
+    assert ticked() == three[:1]
+    models.locator(f"[value='{three[2]}']").check()
+    assert ticked() == three[2:], "another choice takes the place of the first"
+    pipelines.locator("[value=synthesis]").check()
+    models.locator(f"[value='{three[0]}']").check()
+    assert ticked() == [three[0], three[2]]
+
+
 def test_start_page_works_without_scripts(chromium: Any, pages: Stage) -> None:
     context = chromium.new_context(java_script_enabled=False)
     silent = context.new_page()

@@ -1,4 +1,5 @@
-// The start page: the draft survives a reload, ⌘/Ctrl+Enter runs, one press starts one run.
+// The start page: the draft survives a reload, ⌘/Ctrl+Enter runs, one press starts one run, and
+// the models ticked are no more than the pipeline takes.
 
 import { newKey } from "./commands.js";
 
@@ -36,6 +37,15 @@ function wire(form) {
     key.value = newKey(); // coming back and asking anew is a new run, not a replay of the last
   };
 
+  /** No more models than the pipeline takes: the one just ticked stays, then the first ones. */
+  const fit = (ticked) => {
+    const { maxModels } = form.querySelector('[name="pipeline"]:checked')?.dataset ?? {};
+    if (!maxModels) return;
+    const chosen = [...form.querySelectorAll('[name="models"]:checked')];
+    chosen.sort((a, b) => (b === ticked) - (a === ticked));
+    for (const model of chosen.slice(Number(maxModels))) model.checked = false;
+  };
+
   if (!prompt.value) prompt.value = stored((storage) => storage.getItem(DRAFT)) ?? "";
   grow();
   ready();
@@ -44,6 +54,9 @@ function wire(form) {
   prompt.addEventListener("input", () => {
     grow();
     stored((storage) => storage.setItem(DRAFT, prompt.value));
+  });
+  form.addEventListener("change", (event) => {
+    if (["pipeline", "models"].includes(event.target.name)) fit(event.target);
   });
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.metaKey || event.ctrlKey)) {
