@@ -13,10 +13,11 @@ from orchestration.fanout.select import models_problem
 def models_can_be_reached(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
     """Every default model and the synthesizer must map to a configured provider."""
     found: list[CheckMessage] = []
-    for model in (*settings.MODELS, settings.SYNTHESIZER):
+    named = [("REX_MODELS", model) for model in settings.MODELS]
+    for setting, model in (*named, ("REX_SYNTHESIZER", settings.SYNTHESIZER)):
         problem = models_problem(model)
         if problem:
-            found.append(Error(problem, id="rex.E001"))
+            found.append(Error(problem, hint=f"See {setting}.", id="rex.E001"))
     if len(settings.MODELS) > settings.MAX_MODELS:
         found.append(
             Error("REX_MODELS names more models than REX_MAX_MODELS allows.", id="rex.E002")
