@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import time
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+from django.utils import timezone
 
 from orchestration import events_api
 from orchestration.domain.run import RUN_ENDED, TRANSIENT
@@ -17,6 +19,7 @@ from tests.conftest import Person
 from tests.realtime.server import Served, cookie_of
 from tests.realtime.test_socket import facts, finished, finished_run, silent, texts
 from tests.runs import log_of, make_run
+from workspaces.models import ApiKey
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -126,6 +129,26 @@ def test_a_silent_stream_is_kept_alive_with_empty_lines_and_leaving_it_stops_not
     with httpx.stream("GET", address, headers=headers, timeout=10, trust_env=False) as answer:
         assert any(line == "" for line in answer.iter_lines())
     assert Run.objects.everywhere().get().status not in RUN_ENDED
+
+
+def test_a_stream_ends_soon_after_its_key_is_revoked(
+    alice: Person, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent(served)
+    monkeypatch.setattr(events_api, "HEARTBEAT_S", 0.1)
+    monkeypatch.setattr(events_api, "REAUTHORISE_S", 0.2)
+    run = make_run(alice)
+    address = f"{served.url}/api/runs/{run.pk}/events"
+    headers = alice.bearer | NDJSON
+    with httpx.stream("GET", address, headers=headers, timeout=10, trust_env=False) as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        ApiKey.objects.filter(workspace=alice.workspace).update(revoked_at=timezone.now())
+        # The read itself is bounded: a stream that went on would meet its time limit here.
+        began = time.monotonic()
+        for _ in lines:
+            assert time.monotonic() - began < 5, "a revoked key goes on reading"
+    assert not Run.objects.everywhere().get(pk=run.pk).stop_requested_at
 
 
 def test_a_slow_models_text_is_in_the_stream_before_its_call_ends(

@@ -27,6 +27,7 @@ class Reader:
         self.seq = 0
         self.types: list[str] = []
         self.texts: dict[str, str] = {}
+        self.overlap: Any = None
 
     def take(self, events: list[dict[str, Any]]) -> None:
         for event in events:
@@ -36,7 +37,7 @@ class Reader:
                 case EventType.SYNTHESIS_DELTA:
                     self._text(f"v{event['version']}", event)
                 case EventType.OVERLAP_UPDATED:
-                    pass
+                    self.overlap = event["overlap"]
                 case kind:
                     assert event["seq"] == self.seq + 1, "a fact was lost or doubled"
                     self.seq = event["seq"]
@@ -87,6 +88,7 @@ async def test_readers_that_watch_reconnect_or_come_late_all_see_the_same(alice:
     assert steady.texts == nervous.texts == worse.texts == late.texts
     stored = await in_database(lambda: dict(run.calls.values_list("label", "text")))
     assert {label: steady.texts[label] for label in stored} == stored
+    assert steady.overlap == nervous.overlap == worse.overlap == late.overlap == ended.overlap
     assert "🦓" in steady.texts["A"]
 
 
