@@ -1,10 +1,8 @@
 """Stored answers are played again as they came, and everything else passes through."""
 
 import asyncio
-import json
 from contextlib import aclosing
 
-import msgspec
 import pytest
 
 from orchestration.domain.errors import ErrorKind
@@ -14,7 +12,6 @@ from orchestration.fanout.recorded import (
     RecordedClient,
     Recording,
     UnknownRecording,
-    load_from_file,
 )
 from orchestration.fanout.relay import Counted
 from orchestration.fanout.scripted import Cut, Hang, Script, ScriptedClient
@@ -160,31 +157,3 @@ async def test_a_stop_of_a_replay_alone_does_not_trouble_the_client_behind() -> 
         await client.cancel("f-1", "A", "stop.superseded")
         assert getattr(await anext(events), "kind", None) == "stop.superseded"
     assert not live.cancels
-
-
-# --- a file of recordings ------------------------------------------------------------------------
-
-LINE = {"run": "r", "label": "A", "text": "Hello", "pacing": [[5, 5]], "usage": {"input_tokens": 3}}
-
-
-async def test_a_file_of_lines_is_a_source_of_recordings() -> None:
-    failed = LINE | {"label": "B", "failure": "timeout.total", "ended_ms": 90}
-    loader = load_from_file(b"\n".join(json.dumps(line).encode() for line in (LINE, failed)))
-    assert await loader("r", "A") == Recording("Hello", ((5, 5),), counted=Counted(3))
-    assert (await loader("r", "B")).failure is ErrorKind.TIMEOUT_TOTAL
-    with pytest.raises(UnknownRecording):
-        await loader("r", "C")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"extra": 1},
-        {"pacing": "soon"},
-        {"failure": "no.such.kind"},
-        {"usage": {"input_tokens": "3"}},
-    ],
-)
-def test_a_line_of_another_form_is_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        load_from_file(json.dumps(LINE | wrong).encode())
