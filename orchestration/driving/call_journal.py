@@ -68,15 +68,12 @@ class CallJournal:
         self.show_overlap(at_ms)
 
     def _finished(self, label: str, event: wire.Finished, at_ms: int) -> None:
+        numbers = self._ledger.numbers(label, event.at_ms, event.usage, self._ledger.models[label])
         if not self._ledger.flow(label).text().strip():
             # Only white space: there is a finish, but no answer to show or to merge.
-            numbers = self._ledger.numbers(
-                label, event.at_ms, event.usage, self._ledger.models[label]
-            )
             self.fail(label, "bad_upstream_response", at_ms, numbers=numbers)
             return
         self._ledger.ended.add(label)
-        numbers = self._ledger.numbers(label, event.at_ms, event.usage, self._ledger.models[label])
         self._ledger.fold(domain.CallFinished(label), at_ms)
         self._ledger.call_row(
             label,
