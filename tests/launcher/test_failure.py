@@ -111,9 +111,9 @@ def test_wrong_settings_are_said_once_and_without_a_traceback(
 
 
 def test_the_tail_hides_a_token_in_an_address() -> None:
-    shown = tail("Looking in https://user:hunter2@index.example/simple\nfailed")
+    shown = tail("Looking in https://user:hunter2@index.example/packages\nfailed")
     assert "hunter2" not in shown
-    assert "https://index.example/simple" in shown
+    assert "https://index.example/packages" in shown
 
 
 def test_the_tail_is_the_end_of_what_was_said() -> None:

@@ -2,9 +2,9 @@
 
 from launcher.pip_settings import effective, uv_environment
 
-_LISTED = """global.index-url='https://far.example/simple'
+_LISTED = """global.index-url='https://far.example/packages'
 global.cert='/etc/ca.pem'
-install.index-url='https://near.example/simple'
+install.index-url='https://near.example/packages'
 :env:.find-links='/opt/wheels /opt/more'
 :env:.default-timeout='180'
 freeze.index-url='https://not-for-install.example'
@@ -12,12 +12,12 @@ freeze.index-url='https://not-for-install.example'
 
 
 def test_a_setting_of_install_counts_over_one_of_global() -> None:
-    assert effective(_LISTED)["index-url"] == "https://near.example/simple"
+    assert effective(_LISTED)["index-url"] == "https://near.example/packages"
 
 
 def test_every_setting_has_its_name_in_uv() -> None:
     env = uv_environment(_LISTED, {})
-    assert env["UV_DEFAULT_INDEX"] == "https://near.example/simple"
+    assert env["UV_DEFAULT_INDEX"] == "https://near.example/packages"
     assert env["SSL_CERT_FILE"] == "/etc/ca.pem"
     assert env["UV_FIND_LINKS"] == "/opt/wheels,/opt/more"
     assert env["UV_HTTP_TIMEOUT"] == "180"
