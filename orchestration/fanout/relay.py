@@ -2,7 +2,8 @@
 
 The in-process counterpart of the Go service's engine, for every backend that is not the service:
 it coalesces text, bounds what waits for a slow reader, ends each call exactly once, and stops calls
-for a reason. What a call does is the backend's: a coroutine that fills a ``CallSink``.
+for a reason. What a call does is the backend's: a coroutine that fills a ``CallSink``. Longer than
+most files, because a call, its sink and their stream share one state and are read together.
 """
 
 import asyncio

@@ -8,6 +8,8 @@ import (
 	"time"
 )
 
+// script is one scripted answer. The file is longer than most: it is the catalogue, an entry each,
+// and a reader looks one up here.
 type script func(*session)
 
 // scripts is every behaviour the server knows; "<n>" stands for a number in the name.

@@ -1,6 +1,6 @@
 // Package providertest is the conformance every provider must show: the whole status table, its
 // recorded streams in every form and cut at every byte, errors without secrets, and a
-// cancellation that reaches the upstream.
+// cancellation that reaches the upstream. It is one file on purpose: the list of what a provider owes.
 package providertest
 
 import (
