@@ -29,38 +29,50 @@ const (
 	Incomplete          Kind = "incomplete"
 	StopUser            Kind = "stop.user"
 	StopSuperseded      Kind = "stop.superseded"
+	CircuitOpen         Kind = "circuit_open"
+	QueueFull           Kind = "queue_full"
+	SlowReader          Kind = "slow_reader"
 	Internal            Kind = "internal"
 )
 
 type kindRow struct {
 	retryable bool
-	sentence  string
+	// providerFault: the provider is at fault, and nobody's key, request or patience.
+	providerFault bool
+	sentence      string
 }
 
 var kinds = map[Kind]kindRow{
-	RateLimited:         {true, "The provider asked to slow down"},
-	Overloaded:          {true, "The provider is overloaded"},
-	ServerError:         {true, "The provider failed"},
-	Connection:          {true, "The provider could not be reached"},
-	TimeoutConnect:      {true, "Connecting to the provider took too long"},
-	TimeoutFirstToken:   {true, "The provider sent no first token in time"},
-	TimeoutStall:        {true, "The provider stopped sending"},
-	TimeoutTotal:        {false, "The call took longer than it may"},
-	Deadline:            {false, "The deadline passed"},
-	InvalidRequest:      {false, "The provider refused the request"},
-	Auth:                {false, "The provider refused the key or its account"},
-	ContextTooLong:      {false, "The request is longer than the model's context"},
-	ContentFilter:       {false, "The provider's content filter stopped the answer"},
-	ResponseTooLarge:    {false, "The answer is larger than the service accepts"},
-	BadUpstreamResponse: {false, "The provider's answer could not be understood"},
-	Incomplete:          {true, "The answer ended before it was complete"},
-	StopUser:            {false, "Stopped by the user"},
-	StopSuperseded:      {false, "Stopped: the answer was no longer needed"},
-	Internal:            {false, "The service failed"},
+	RateLimited:         {true, false, "The provider asked to slow down"},
+	Overloaded:          {true, true, "The provider is overloaded"},
+	ServerError:         {true, true, "The provider failed"},
+	Connection:          {true, true, "The provider could not be reached"},
+	TimeoutConnect:      {true, true, "Connecting to the provider took too long"},
+	TimeoutFirstToken:   {true, true, "The provider sent no first token in time"},
+	TimeoutStall:        {true, true, "The provider stopped sending"},
+	TimeoutTotal:        {false, false, "The call took longer than it may"},
+	Deadline:            {false, false, "The deadline passed"},
+	InvalidRequest:      {false, false, "The provider refused the request"},
+	Auth:                {false, false, "The provider refused the key or its account"},
+	ContextTooLong:      {false, false, "The request is longer than the model's context"},
+	ContentFilter:       {false, false, "The provider's content filter stopped the answer"},
+	ResponseTooLarge:    {false, false, "The answer is larger than the service accepts"},
+	BadUpstreamResponse: {false, true, "The provider's answer could not be understood"},
+	Incomplete:          {true, true, "The answer ended before it was complete"},
+	StopUser:            {false, false, "Stopped by the user"},
+	StopSuperseded:      {false, false, "Stopped: the answer was no longer needed"},
+	CircuitOpen:         {true, false, "The provider failed too often and is left alone for a while"},
+	QueueFull:           {true, false, "Too many calls wait for the provider"},
+	SlowReader:          {false, false, "The answer was not read"},
+	Internal:            {false, false, "The service failed"},
 }
 
 // Retryable says whether another attempt of the same call may succeed.
 func (k Kind) Retryable() bool { return kinds[k].retryable }
+
+// ProviderFault says whether a failure of this kind speaks against the provider: it moves the
+// circuit breaker. A rate limit, a refused key or a bad request does not.
+func (k Kind) ProviderFault() bool { return kinds[k].providerFault }
 
 // StatusKind maps the HTTP status of a provider that sent no event stream.
 func StatusKind(status int) Kind {
@@ -87,6 +99,7 @@ type Failure struct {
 	Kind       Kind
 	Status     int           // the HTTP status of the provider's refusal, 0 when it answered 200 or nothing
 	RetryAfter time.Duration // what the provider asked for, 0 when it did not
+	Crowded    bool          // a 429 that complains of calls at once, not of calls per minute
 	Fact       string        // a safe fact for people, like "15000 ms without data"; may be empty
 }
 

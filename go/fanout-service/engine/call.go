@@ -36,7 +36,7 @@ type call struct {
 func newCall(r *Run, spec *fanout.Call) *call {
 	c := &call{
 		owner: r, spec: spec, room: make(chan struct{}, 1),
-		timing: fanout.Timing{Queued: fanout.Never, Connect: fanout.Never, FirstToken: fanout.Never, LastToken: fanout.Never},
+		timing: fanout.NoTiming,
 	}
 	c.ctx, c.stop = context.WithCancelCause(r.ctx)
 	return c
@@ -44,7 +44,7 @@ func newCall(r *Run, spec *fanout.Call) *call {
 
 func (c *call) run() {
 	defer c.stop(nil)
-	provider := c.owner.engine.providers[c.spec.Provider]
+	upstream := c.owner.engine.providers[c.spec.Provider]
 	c.timing.Queued = c.owner.since()
 	c.push(fanout.Event{Type: fanout.Started, Attempt: 1, At: c.timing.Queued}, true)
 
@@ -54,7 +54,7 @@ func (c *call) run() {
 		fanout.Fail(fanout.TimeoutTotal, "%d ms", total.Milliseconds()))
 	defer cancel()
 	c.watch.start(c.spec.Timeouts, c.stop)
-	answer, err := c.attempt(provider)
+	answer, err := c.attempt(upstream)
 	c.watch.end()
 
 	event := fanout.Event{At: c.owner.since(), Timing: c.timing}
@@ -72,7 +72,7 @@ func (c *call) run() {
 }
 
 // attempt turns a panic of a provider into a failure of its call alone.
-func (c *call) attempt(provider fanout.Provider) (answer fanout.Answer, err error) {
+func (c *call) attempt(upstream Upstream) (answer fanout.Answer, err error) {
 	defer func() {
 		if caught := recover(); caught != nil {
 			// Not the value: it may hold a piece of the prompt or the answer.
@@ -81,7 +81,7 @@ func (c *call) attempt(provider fanout.Provider) (answer fanout.Answer, err erro
 			err = fanout.Fail(fanout.Internal, "")
 		}
 	}()
-	return provider.Stream(c.ctx, *c.spec, c)
+	return upstream.Provider.Stream(c.ctx, c.spec, upstream.Keys[0], c)
 }
 
 // asFailure names an error. One that is nobody's Failure is our own fault, unless the reader has
@@ -99,6 +99,12 @@ func (c *call) Connected() {
 	c.timing.Connect = c.owner.since()
 	c.watch.connected()
 }
+
+// Allowed implements fanout.Sink.
+func (c *call) Allowed(fanout.Allowance) {}
+
+// Thought implements fanout.Sink.
+func (c *call) Thought([]byte, int) error { return nil }
 
 // Progress implements fanout.Sink.
 func (c *call) Progress(generated bool) { c.watch.progress(generated) }

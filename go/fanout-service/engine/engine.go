@@ -44,7 +44,7 @@ func (c Config) withDefaults() Config {
 // Engine holds the fan-outs in flight.
 type Engine struct {
 	config    Config
-	providers map[string]fanout.Provider
+	providers map[string]Upstream
 	log       *slog.Logger
 
 	mu       sync.Mutex
@@ -53,8 +53,14 @@ type Engine struct {
 	calls    sync.WaitGroup
 }
 
+// Upstream is a provider and the keys it may be asked with, at least one.
+type Upstream struct {
+	Provider fanout.Provider
+	Keys     []fanout.Key
+}
+
 // New returns an engine that reaches the given providers.
-func New(config Config, providers map[string]fanout.Provider, log *slog.Logger) *Engine {
+func New(config Config, providers map[string]Upstream, log *slog.Logger) *Engine {
 	return &Engine{config: config.withDefaults(), providers: providers, log: log, running: map[string]*Run{}}
 }
 

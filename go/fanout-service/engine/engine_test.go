@@ -21,10 +21,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // script is a provider that does what a test says.
-type script func(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error)
+type script func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error)
 
-func (s script) Stream(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
-	return s(ctx, call, sink)
+func (s script) Stream(ctx context.Context, call *fanout.Call, key fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+	return s(ctx, call, key, sink)
 }
 
 var done = fanout.Answer{FinishReason: fanout.FinishStop}
@@ -38,14 +38,14 @@ func hang(ctx context.Context) (fanout.Answer, error) {
 // newEngine gives every call of provider p to the script.
 func newEngine(s script, config engine.Config) (*engine.Engine, *bytes.Buffer) {
 	log := &bytes.Buffer{}
-	return engine.New(config, map[string]fanout.Provider{"p": s}, slog.New(slog.NewJSONHandler(log, nil))), log
+	return engine.New(config, map[string]engine.Upstream{"p": {Provider: s, Keys: []fanout.Key{fanout.NewKey("")}}}, slog.New(slog.NewJSONHandler(log, nil))), log
 }
 
 func request(id string, calls int) fanout.Request {
 	r := fanout.Request{ID: id, Deadline: time.Hour, Coalesce: fanout.DefaultCoalesce}
 	for i := range calls {
 		r.Calls = append(r.Calls, fanout.Call{
-			ID: fmt.Sprintf("c%d", i), Provider: "p", Model: "m", Timeouts: fanout.DefaultTimeouts,
+			ID: fmt.Sprintf("c%d", i), Target: fanout.Target{Provider: "p", Model: "m"}, Timeouts: fanout.DefaultTimeouts,
 			Messages: []fanout.Message{{Role: "user", Content: "secret prompt 日本"}},
 		})
 	}
@@ -135,7 +135,7 @@ func read(ctx context.Context, t *testing.T, e *engine.Engine, r fanout.Request)
 }
 
 func TestEveryCallEndsOnceWithItsTextInOrder(t *testing.T) {
-	e, log := newEngine(func(_ context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+	e, log := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 		sink.Connected()
 		for i := range 500 {
 			if err := sink.Text(fmt.Appendf(nil, "%s-%d ", call.ID, i), 1); err != nil {
@@ -177,17 +177,17 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 		at   time.Duration
 		run  script
 	}{
-		{"connect", fanout.TimeoutConnect, 2 * time.Second, func(ctx context.Context, _ fanout.Call, _ fanout.Sink) (fanout.Answer, error) {
+		{"connect", fanout.TimeoutConnect, 2 * time.Second, func(ctx context.Context, _ *fanout.Call, _ fanout.Key, _ fanout.Sink) (fanout.Answer, error) {
 			return hang(ctx)
 		}},
-		{"first token", fanout.TimeoutFirstToken, 6 * time.Second, func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		{"first token", fanout.TimeoutFirstToken, 6 * time.Second, func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			time.Sleep(time.Second)
 			sink.Connected()
 			time.Sleep(time.Second)
 			sink.Progress(false) // data without anything generated does not count
 			return hang(ctx)
 		}},
-		{"stall", fanout.TimeoutStall, 9 * time.Second, func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		{"stall", fanout.TimeoutStall, 9 * time.Second, func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			time.Sleep(4 * time.Second)
 			sink.Progress(true) // reasoning counts as the first token
@@ -195,7 +195,7 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 			sink.Progress(false) // any data keeps a stream alive
 			return hang(ctx)
 		}},
-		{"total", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		{"total", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			for {
 				sink.Progress(true)
@@ -206,7 +206,7 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 				}
 			}
 		}},
-		{"none", "", 4 * time.Second, func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		{"none", "", 4 * time.Second, func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			time.Sleep(4 * time.Second)
 			return done, sink.Text([]byte("x"), 1)
@@ -232,7 +232,7 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 
 func TestTheDeadlineEndsWhatIsOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, _ := newEngine(func(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		e, _ := newEngine(func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			if err := sink.Text([]byte("abcde"), 5); err != nil {
 				return fanout.Answer{}, err
@@ -274,7 +274,7 @@ func TestCancelStopsOneCallOrAll(t *testing.T) {
 	for _, c := range cases {
 		t.Run("call "+c.call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, _ := newEngine(func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+				e, _ := newEngine(func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 					sink.Connected()
 					select {
 					case <-time.After(2 * time.Second):
@@ -308,7 +308,7 @@ func TestCancelStopsOneCallOrAll(t *testing.T) {
 
 func TestTextOfAWindowLeavesTogetherAndTheFirstAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			time.Sleep(5 * time.Millisecond)
 			for range 100 {
@@ -335,7 +335,7 @@ func TestTextOfAWindowLeavesTogetherAndTheFirstAtOnce(t *testing.T) {
 
 func TestSilenceIsFilledWithHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			time.Sleep(25 * time.Second)
 			return done, nil
@@ -351,7 +351,7 @@ func TestASlowReaderSlowsItsCallsAndIsNoStall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const pieces = 10_000
 		var produced, taken, most atomic.Int64
-		e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+		e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			for range pieces {
 				if err := sink.Text([]byte("0123456789"), 10); err != nil {
@@ -389,7 +389,7 @@ func TestASlowReaderSlowsItsCallsAndIsNoStall(t *testing.T) {
 }
 
 func TestAnAnswerHasALimit(t *testing.T) {
-	e, _ := newEngine(func(_ context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+	e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 		for {
 			if err := sink.Text([]byte("0123456789"), 10); err != nil {
 				return fanout.Answer{}, err
@@ -408,7 +408,7 @@ func TestAReaderThatFailsOrLeavesStopsEveryCall(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
-			e, log := newEngine(func(ctx context.Context, _ fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+			e, log := newEngine(func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 				sink.Connected()
 				return hang(ctx)
 			}, engine.Config{})
@@ -436,7 +436,7 @@ func TestAReaderThatFailsOrLeavesStopsEveryCall(t *testing.T) {
 
 func TestAnIdIsTakenWhileInFlight(t *testing.T) {
 	release := make(chan struct{})
-	e, _ := newEngine(func(context.Context, fanout.Call, fanout.Sink) (fanout.Answer, error) {
+	e, _ := newEngine(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
 		<-release
 		return done, nil
 	}, engine.Config{})
@@ -455,7 +455,7 @@ func TestAnIdIsTakenWhileInFlight(t *testing.T) {
 }
 
 func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
-	e, log := newEngine(func(_ context.Context, call fanout.Call, _ fanout.Sink) (fanout.Answer, error) {
+	e, log := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, _ fanout.Sink) (fanout.Answer, error) {
 		switch call.ID {
 		case "c0":
 			panic("secret of a panic")
@@ -477,7 +477,7 @@ func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
 
 func TestDrainWaitsForWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, _ := newEngine(func(context.Context, fanout.Call, fanout.Sink) (fanout.Answer, error) {
+		e, _ := newEngine(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
 			time.Sleep(3 * time.Second)
 			return done, nil
 		}, engine.Config{})

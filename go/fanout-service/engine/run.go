@@ -99,7 +99,7 @@ func (r *Run) Read(parent context.Context, emit func(events []fanout.Event, end 
 				end.Finished++
 			case fanout.Failed:
 				end.Failed++
-			case fanout.Started, fanout.Chunk:
+			default:
 			}
 		}
 		last := (*fanout.End)(nil)

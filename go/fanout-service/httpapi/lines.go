@@ -59,6 +59,7 @@ func appendEvent(b []byte, e *fanout.Event) []byte {
 	b = append(b, `","at_ms":`...)
 	b = strconv.AppendInt(b, e.At.Milliseconds(), 10)
 	switch e.Type {
+	case fanout.Queued, fanout.Thought, fanout.AttemptFailed: // nothing makes these yet
 	case fanout.Started:
 		b = append(b, `,"attempt":`...)
 		b = strconv.AppendInt(b, int64(e.Attempt), 10)

@@ -67,11 +67,14 @@ func newService(t *testing.T) *service {
 	nobody := httptest.NewServer(http.NotFoundHandler())
 	nobody.Close()
 	out := provider.NewClient()
-	at := func(url string) fanout.Provider {
-		return openai.New(provider.Config{BaseURL: url + "/v1", Key: secretKey}, out)
+	at := func(url string) engine.Upstream {
+		return engine.Upstream{
+			Provider: openai.New(provider.Config{BaseURL: url + "/v1"}, out),
+			Keys:     []fanout.Key{fanout.NewKey(secretKey)},
+		}
 	}
 	s.engine = engine.New(engine.Config{MaxAnswer: 2 << 20},
-		map[string]fanout.Provider{"local": at(upstream.URL), "openrouter": at(upstream.URL), "nobody": at(nobody.URL)},
+		map[string]engine.Upstream{"local": at(upstream.URL), "openrouter": at(upstream.URL), "nobody": at(nobody.URL)},
 		slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	server := httptest.NewUnstartedServer(httpapi.New(s.engine, httpapi.Options{
 		Version: "test", WriteLimit: time.Second, Providers: []httpapi.ProviderInfo{{Name: "local", Title: "Local", Configured: true}},

@@ -10,13 +10,15 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	fanout "rex/fanout-service"
 )
 
 // Config is one configured provider.
 type Config struct {
 	Name    string
 	BaseURL string // without a trailing slash
-	Key     string // "" when none is needed
+	Keys    []fanout.Key // at least one; fanout.NewKey("") when none is needed
 	Quirks  Quirks
 }
 

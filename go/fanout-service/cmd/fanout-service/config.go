@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	fanout "rex/fanout-service"
 	"rex/fanout-service/api"
 	"rex/fanout-service/httpapi"
 	"rex/fanout-service/provider"
@@ -98,12 +99,14 @@ func readProvider(env environment, row api.Provider) (config provider.Config, co
 		// The value is not repeated: people put keys into addresses.
 		return config, false, fmt.Errorf("%s: not an http(s) address without user, query and fragment", row.BaseURLEnv)
 	}
+	key := ""
 	if row.APIKeyEnv != "" {
-		if config.Key, err = secret(env, row.APIKeyEnv); err != nil {
+		if key, err = secret(env, row.APIKeyEnv); err != nil {
 			return config, false, err
 		}
 	}
-	return config, config.Key != "" || !row.KeyRequired, nil
+	config.Keys = []fanout.Key{fanout.NewKey(key)}
+	return config, key != "" || !row.KeyRequired, nil
 }
 
 // secret reads NAME, or the file that NAME_FILE names.

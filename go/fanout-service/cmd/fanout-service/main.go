@@ -17,7 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	fanout "rex/fanout-service"
 	"rex/fanout-service/engine"
 	"rex/fanout-service/httpapi"
 	"rex/fanout-service/provider"
@@ -80,9 +79,9 @@ var errParentGone = errors.New("standard input closed")
 func serve(ctx context.Context, s settings, log *slog.Logger) error {
 	client := provider.NewClient()
 	defer client.CloseIdleConnections()
-	providers := map[string]fanout.Provider{}
+	providers := map[string]engine.Upstream{}
 	for _, config := range s.providers {
-		providers[config.Name] = openai.New(config, client)
+		providers[config.Name] = engine.Upstream{Provider: openai.New(config, client), Keys: config.Keys}
 	}
 	e := engine.New(engine.Config{}, providers, log)
 	server := &http.Server{

@@ -54,7 +54,7 @@ func TestProvidersAreConfiguredByTheEnvironment(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, p := range s.providers {
-		got[p.Name] = p.BaseURL + " " + p.Key
+		got[p.Name] = p.BaseURL + " " + p.Keys[0].Reveal()
 	}
 	want := map[string]string{
 		"local":  "http://127.0.0.1:9/v1 ",

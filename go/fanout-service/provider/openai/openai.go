@@ -40,7 +40,7 @@ func New(config provider.Config, client *http.Client) *Provider {
 }
 
 // Stream implements fanout.Provider.
-func (p *Provider) Stream(ctx context.Context, call fanout.Call, sink fanout.Sink) (fanout.Answer, error) {
+func (p *Provider) Stream(ctx context.Context, call *fanout.Call, key fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 	body, err := requestBody(call, p.config.Quirks)
 	if err != nil {
 		return fanout.Answer{}, fanout.Fail(fanout.Internal, "the request could not be written")
@@ -54,7 +54,7 @@ func (p *Provider) Stream(ctx context.Context, call fanout.Call, sink fanout.Sin
 			sink.Connected()
 		},
 	})
-	response, err := p.send(exchange, body)
+	response, err := p.send(exchange, key, body)
 	if err != nil {
 		unlink()
 		cancel()
@@ -71,7 +71,7 @@ func (p *Provider) Stream(ctx context.Context, call fanout.Call, sink fanout.Sin
 	return answer, err
 }
 
-func (p *Provider) send(ctx context.Context, body []byte) (*http.Response, error) {
+func (p *Provider) send(ctx context.Context, key fanout.Key, body []byte) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.config.BaseURL+"/chat/completions", bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -80,8 +80,8 @@ func (p *Provider) send(ctx context.Context, body []byte) (*http.Response, error
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Accept", "text/event-stream")
 	request.Header.Set("User-Agent", "rex-fanout")
-	if p.config.Key != "" {
-		request.Header.Set("Authorization", "Bearer "+p.config.Key)
+	if secret := key.Reveal(); secret != "" {
+		request.Header.Set("Authorization", "Bearer "+secret)
 	}
 	return p.client.Do(request)
 }

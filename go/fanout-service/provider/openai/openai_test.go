@@ -23,11 +23,11 @@ import (
 
 func ptr[T any](v T) *T { return &v }
 
-func newProvider(t *testing.T, quirks provider.Quirks) func(baseURL, key string) fanout.Provider {
+func newProvider(t *testing.T, quirks provider.Quirks) func(baseURL string) fanout.Provider {
 	client := provider.NewClient()
 	t.Cleanup(client.CloseIdleConnections)
-	return func(baseURL, key string) fanout.Provider {
-		return openai.New(provider.Config{Name: "test", BaseURL: baseURL, Key: key, Quirks: quirks}, client)
+	return func(baseURL string) fanout.Provider {
+		return openai.New(provider.Config{Name: "test", BaseURL: baseURL, Quirks: quirks}, client)
 	}
 }
 
@@ -79,7 +79,7 @@ func TestConformance(t *testing.T) {
 }
 
 // sent returns the request that a call becomes.
-func sent(t *testing.T, quirks provider.Quirks, call fanout.Call) (header http.Header, body map[string]any) {
+func sent(t *testing.T, quirks provider.Quirks, call *fanout.Call) (header http.Header, body map[string]any) {
 	t.Helper()
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header = r.Header
@@ -93,7 +93,7 @@ func sent(t *testing.T, quirks provider.Quirks, call fanout.Call) (header http.H
 		w.WriteHeader(http.StatusTeapot)
 	}))
 	defer upstream.Close()
-	_, err := newProvider(t, quirks)(upstream.URL+"/v1", "sk-1").Stream(t.Context(), call, &providertest.Sink{T: t})
+	_, err := newProvider(t, quirks)(upstream.URL+"/v1").Stream(t.Context(), call, fanout.NewKey("sk-1"), &providertest.Sink{T: t})
 	if err == nil {
 		t.Error("a teapot gave an answer")
 	}
@@ -123,9 +123,9 @@ func TestAConnectionIsKeptUnlessTheEndpointClosesThemItself(t *testing.T) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = io.WriteString(w, "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
 		}))
-		subject := newProvider(t, provider.Quirks{CloseConnections: closes})(upstream.URL, "")
+		subject := newProvider(t, provider.Quirks{CloseConnections: closes})(upstream.URL)
 		for range 3 {
-			if _, err := subject.Stream(t.Context(), providertest.Call(), &providertest.Sink{T: t}); err != nil {
+			if _, err := subject.Stream(t.Context(), providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(20 * time.Millisecond) // a connection is given back behind the answer
@@ -175,7 +175,7 @@ func TestAProviderWithoutKeySendsNone(t *testing.T) {
 		w.WriteHeader(http.StatusTeapot)
 	}))
 	defer upstream.Close()
-	_, _ = newProvider(t, provider.Quirks{})(upstream.URL, "").Stream(t.Context(), providertest.Call(), &providertest.Sink{T: t})
+	_, _ = newProvider(t, provider.Quirks{})(upstream.URL).Stream(t.Context(), providertest.Call(), fanout.NewKey(""), &providertest.Sink{T: t})
 	if seen != "" {
 		t.Errorf("sent %q", seen)
 	}
@@ -189,7 +189,7 @@ func TestTheSinkEndsAnAttempt(t *testing.T) {
 	defer upstream.Close()
 	full := fanout.Fail(fanout.ResponseTooLarge, "")
 	sink := &providertest.Sink{T: t, OnRun: func(string) error { return full }}
-	_, err := newProvider(t, provider.Quirks{})(upstream.URL, "").Stream(t.Context(), providertest.Call(), sink)
+	_, err := newProvider(t, provider.Quirks{})(upstream.URL).Stream(t.Context(), providertest.Call(), fanout.NewKey(""), sink)
 	if !errors.Is(err, full) || !strings.HasPrefix(recorded[0].Text, sink.Texts.String()) {
 		t.Errorf("%v after %q", err, sink.Texts.String())
 	}
@@ -215,8 +215,8 @@ func TestAStopClosesAConnectionThatIsStillBeingMade(t *testing.T) {
 		}
 		closed <- err
 	}()
-	subject := newProvider(t, provider.Quirks{})("https://"+listener.Addr().String(), "sk-1")
-	if _, err := subject.Stream(ctx, providertest.Call(), &providertest.Sink{T: t}); !errors.Is(err, cause) {
+	subject := newProvider(t, provider.Quirks{})("https://"+listener.Addr().String())
+	if _, err := subject.Stream(ctx, providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); !errors.Is(err, cause) {
 		t.Errorf("%v, want the cause of the stop", err)
 	}
 	if err := <-closed; err != nil {
@@ -230,7 +230,7 @@ func TestACertificateNobodyKnowsIsAConnectionFailure(t *testing.T) {
 	upstream.Config.ErrorLog = log.New(io.Discard, "", 0)
 	upstream.StartTLS()
 	defer upstream.Close()
-	_, err := newProvider(t, provider.Quirks{})(upstream.URL, "sk-1").Stream(t.Context(), providertest.Call(), &providertest.Sink{T: t})
+	_, err := newProvider(t, provider.Quirks{})(upstream.URL).Stream(t.Context(), providertest.Call(), fanout.NewKey("sk-1"), &providertest.Sink{T: t})
 	var failure *fanout.Failure
 	if !errors.As(err, &failure) || failure.Kind != fanout.Connection || asked {
 		t.Errorf("%v, asked %v", err, asked)
@@ -246,9 +246,9 @@ func TestConnectionsServeAgain(t *testing.T) {
 		_, _ = io.WriteString(w, recorded[0].Stream)
 	}))
 	defer upstream.Close()
-	subject := newProvider(t, provider.Quirks{})(upstream.URL, "")
+	subject := newProvider(t, provider.Quirks{})(upstream.URL)
 	for range 20 {
-		if _, err := subject.Stream(t.Context(), providertest.Call(), &providertest.Sink{T: t}); err != nil {
+		if _, err := subject.Stream(t.Context(), providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,10 +8,10 @@ import (
 )
 
 // requestBody writes a call in the provider's words. What the call leaves open is not sent.
-func requestBody(call fanout.Call, quirks provider.Quirks) ([]byte, error) {
+func requestBody(call *fanout.Call, quirks provider.Quirks) ([]byte, error) {
 	body := map[string]any{
 		"model":    call.Model,
-		"messages": call.Messages,
+		"messages": messages(call.Messages),
 		"stream":   true,
 	}
 	if !quirks.OmitStreamOptions {
@@ -37,6 +37,19 @@ func requestBody(call fanout.Call, quirks provider.Quirks) ([]byte, error) {
 		body["response_format"] = params.ResponseFormat
 	}
 	return json.Marshal(body)
+}
+
+type message struct {
+	Role    string `json:"role"`
+	Content string `json:"content"`
+}
+
+func messages(given []fanout.Message) []message {
+	out := make([]message, len(given))
+	for i := range given {
+		out[i] = message{given[i].Role, given[i].Content}
+	}
+	return out
 }
 
 func or(name, fallback string) string {

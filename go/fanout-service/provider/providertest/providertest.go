@@ -39,7 +39,7 @@ type Recorded struct {
 
 // Subject is a provider under test.
 type Subject struct {
-	New      func(baseURL, key string) fanout.Provider
+	New      func(baseURL string) fanout.Provider
 	Recorded []Recorded
 	// ErrorEvent writes an error object, as the provider sends it inside a stream.
 	ErrorEvent func(object json.RawMessage) string
@@ -73,6 +73,12 @@ func (s *Sink) Connected() {}
 // Progress implements fanout.Sink.
 func (s *Sink) Progress(bool) {}
 
+// Allowed implements fanout.Sink.
+func (s *Sink) Allowed(fanout.Allowance) {}
+
+// Thought implements fanout.Sink.
+func (s *Sink) Thought([]byte, int) error { return nil }
+
 // Text implements fanout.Sink.
 func (s *Sink) Text(escaped []byte, characters int) error {
 	var plain string
@@ -88,9 +94,9 @@ func (s *Sink) Text(escaped []byte, characters int) error {
 }
 
 // Call is the call that subjects are sent.
-func Call() fanout.Call {
-	return fanout.Call{
-		ID: "A", Model: "model-1", Timeouts: fanout.DefaultTimeouts,
+func Call() *fanout.Call {
+	return &fanout.Call{
+		ID: "A", Target: fanout.Target{Provider: "test", Model: "model-1"}, Timeouts: fanout.DefaultTimeouts,
 		Messages: []fanout.Message{{Role: "user", Content: "Why?"}},
 	}
 }
@@ -101,7 +107,7 @@ func (s Subject) ask(ctx context.Context, t testing.TB, handler http.HandlerFunc
 	upstream := httptest.NewServer(handler)
 	defer upstream.Close()
 	sink := &Sink{T: t}
-	answer, err := s.New(upstream.URL, Key).Stream(ctx, Call(), sink)
+	answer, err := s.New(upstream.URL).Stream(ctx, Call(), fanout.NewKey(Key), sink)
 	checkSecrets(t, err)
 	return sink, answer, err
 }
@@ -171,10 +177,10 @@ func (s Subject) cuts(t *testing.T) {
 		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stream(record.Stream[:cut], 0)(w, r)
 		}))
-		provider := s.New(upstream.URL, Key)
+		provider := s.New(upstream.URL)
 		for ; cut <= len(record.Stream); cut++ {
 			sink := &Sink{T: t}
-			_, err := provider.Stream(t.Context(), Call(), sink)
+			_, err := provider.Stream(t.Context(), Call(), fanout.NewKey(Key), sink)
 			switch {
 			case cut >= complete && err != nil:
 				t.Errorf("%s, cut at %d: %v, but it was complete", record.Name, cut, err)
@@ -287,7 +293,7 @@ func (s Subject) redirect(t *testing.T) {
 func (s Subject) refused(t *testing.T) {
 	upstream := httptest.NewServer(http.NotFoundHandler())
 	upstream.Close()
-	_, err := s.New(upstream.URL, Key).Stream(t.Context(), Call(), &Sink{T: t})
+	_, err := s.New(upstream.URL).Stream(t.Context(), Call(), fanout.NewKey(Key), &Sink{T: t})
 	checkSecrets(t, err)
 	if kind := kindOf(t, err); kind != fanout.Connection {
 		t.Errorf("%s, want connection", kind)

@@ -1,0 +1,40 @@
+package fanout
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+)
+
+// Key is a provider's key. However it is printed, logged or marshalled, only its ID shows.
+type Key struct {
+	secret string
+	id     string
+}
+
+// NewKey wraps a secret; "" is the key of providers that need none.
+func NewKey(secret string) Key {
+	if secret == "" {
+		return Key{id: "none"}
+	}
+	sum := sha256.Sum256([]byte(secret))
+	return Key{secret: secret, id: hex.EncodeToString(sum[:4])}
+}
+
+// Reveal returns the secret, for the one header that carries it; "" when there is none.
+func (k Key) Reveal() string { return k.secret }
+
+// ID names the key: the first 8 hex digits of its SHA-256, "none" for no key.
+func (k Key) ID() string { return k.id }
+
+// String implements fmt.Stringer.
+func (k Key) String() string { return "key " + k.id }
+
+// GoString implements fmt.GoStringer: %#v must not show the secret either.
+func (k Key) GoString() string { return k.String() }
+
+// LogValue implements slog.LogValuer.
+func (k Key) LogValue() slog.Value { return slog.StringValue(k.id) }
+
+// MarshalText implements encoding.TextMarshaler, for JSON.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
