@@ -31,10 +31,12 @@ class ErrorKind(StrEnum):
     BAD_UPSTREAM_RESPONSE = "bad_upstream_response"
     INCOMPLETE = "incomplete"
     CIRCUIT_OPEN = "circuit_open"
+    QUEUE_FULL = "queue_full"
     QUOTA_EXCEEDED = "quota.exceeded"
     BUDGET_RUN = "budget.run"
     STOP_USER = "stop.user"
     STOP_SUPERSEDED = "stop.superseded"
+    SLOW_READER = "slow_reader"
     WORKER_LOST = "worker_lost"
     INTERNAL = "internal"
 
@@ -182,6 +184,14 @@ _ROWS: Final = (
         state="skipped",
     ),
     _row(
+        ErrorKind.QUEUE_FULL,
+        503,
+        "Too many calls already wait for this provider. Try again in a minute, or use another "
+        "model.",
+        retryable=True,
+        state="skipped",
+    ),
+    _row(
         ErrorKind.QUOTA_EXCEEDED,
         429,
         "The workspace has used up its quota. Wait until it renews, or ask an owner to raise it.",
@@ -199,6 +209,11 @@ _ROWS: Final = (
         409,
         "Stopped because the answer no longer needed it. There is nothing to do.",
         state="cancelled",
+    ),
+    _row(
+        ErrorKind.SLOW_READER,
+        503,
+        "The answer came faster than it was read, so it was stopped. Start the run again.",
     ),
     _row(
         ErrorKind.WORKER_LOST,

@@ -1,1 +1,1 @@
-"""The seam to the models: one protocol, several backends, contract v1 of the fan-out service."""
+"""The seam to the models: one protocol, several backends, contract v2 of the fan-out service."""

@@ -23,6 +23,8 @@ from orchestration.fanout.wire import (
     FinishReason,
     Message,
     Params,
+    Started,
+    TextPart,
     Timeouts,
     Timing,
     Usage,
@@ -49,7 +51,7 @@ class FanoutRefused(Exception):
 
 
 class ContractViolation(Exception):
-    """The backend sent something that is not contract v1; its calls must not be trusted."""
+    """The backend sent something that is not contract v2; its calls must not be trusted."""
 
 
 class CallFailed(Exception):
@@ -62,13 +64,16 @@ class CallFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One whole answer."""
+    """One whole answer. ``attempts`` were made for it, none where it came from the cache, whose
+    age is ``cached_age_ms``. The moments are those of the attempt that gave it."""
 
     model: str
     text: str
     finish_reason: FinishReason
     usage: Usage
     timing_ms: Timing
+    attempts: int = 1
+    cached_age_ms: int | None = None
 
 
 class ProviderClient(Protocol):
@@ -151,13 +156,21 @@ class FanoutClient(ABC):
         text: list[str] = []
         async with aclosing(self.stream(request)) as events:
             async for event in events:
-                if isinstance(event, Chunk):
+                if isinstance(event, Started):
+                    text.clear()  # each attempt begins the answer anew
+                elif isinstance(event, Chunk):
                     text.append(event.text)
                 elif isinstance(event, Failed):
                     raise CallFailed(event, "".join(text))
                 elif isinstance(event, Finished):
                     return Completion(
-                        model, "".join(text), event.finish_reason, event.usage, event.timing_ms
+                        model,
+                        "".join(text),
+                        event.finish_reason,
+                        event.usage,
+                        event.timing_ms,
+                        event.attempt,
+                        event.cached_age_ms,
                     )
         raise ContractViolation("the stream ended without an end of its only call")
 
@@ -178,10 +191,8 @@ def call_for(
     own = params or Params()
     given = list(messages)
     if target.system is not None:
-        system = target.system
-        if given and given[0].role == "system":
-            system = f"{system}\n\n{given.pop(0).content}"
-        given.insert(0, Message("system", system))
+        own_system = given.pop(0) if given and given[0].role == "system" else None
+        given.insert(0, _behind(target.system, own_system))
     return CallRequest(
         id=call_id,
         provider=target.provider,
@@ -197,6 +208,14 @@ def call_for(
         ),
         timeouts_ms=timeouts if timeouts is not None else UNSET,
     )
+
+
+def _behind(persona: str, own: Message | None) -> Message:
+    if own is None:
+        return Message("system", persona)
+    if isinstance(own.content, str):
+        return Message("system", f"{persona}\n\n{own.content}")
+    return Message("system", (TextPart(f"{persona}\n\n"), *own.content))
 
 
 Number = TypeVar("Number", int, float)

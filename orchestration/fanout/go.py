@@ -14,11 +14,16 @@ from orchestration.fanout.client import (
     FanoutUnavailable,
 )
 from orchestration.fanout.wire import (
+    AttemptFailed,
+    Chunk,
     End,
     Event,
     Failed,
     FanoutRequest,
     Finished,
+    Queued,
+    Started,
+    Thought,
     WireError,
     decode_line,
     decode_refusal,
@@ -79,7 +84,7 @@ class GoClient(FanoutClient):
 
     async def ready(self) -> None:
         try:
-            response = await self._http.get("/healthz")
+            response = await self._http.get("/readyz")
         except httpx.HTTPError as error:
             raise _unreachable(error) from error
         if response.status_code != 200:
@@ -95,15 +100,50 @@ def _unreachable(error: httpx.HTTPError) -> FanoutUnavailable:
     return FanoutUnavailable(f"the fan-out service cannot be reached: {type(error).__name__}")
 
 
+class _CallReader:
+    """Where one call is, as far as its events must follow each other."""
+
+    def __init__(self) -> None:
+        self._made = 0  # the highest number of an attempt so far
+        self._open: set[int] = set()  # attempts, or the replay 0, that have started and not failed
+
+    def follow(self, event: Event) -> None:
+        """Raises ContractViolation where ``event`` cannot come next."""
+        match event:
+            case Started():
+                self._start(event)
+            case Thought() | Chunk():
+                _hold(bool(self._open), "text without an attempt")
+            case AttemptFailed():
+                _hold(event.attempt in self._open, "a failure of an attempt that is not open")
+                self._open.discard(event.attempt)
+            case Finished():
+                _hold(event.attempt in self._open, "an answer of an attempt that is not open")
+                is_old = event.cached_age_ms is not None
+                _hold(is_old is (event.attempt == 0), "an age of what is no replay, or none of one")
+            case Queued() | Failed():  # may come at any time
+                pass
+
+    def _start(self, event: Started) -> None:
+        is_replay = event.attempt == 0
+        _hold(is_replay is (event.reason == "cache"), "a replay that is none")
+        _hold((event.attempt == 1) is (event.reason == "first"), "a first attempt that is none")
+        _hold(event.attempt > self._made or (is_replay and not self._made), "attempts out of order")
+        self._made = event.attempt
+        self._open.discard(0)
+        self._open.add(event.attempt)
+
+
 class StreamReader:
     """Reads the lines of one answer and holds them to the contract, as far as types cannot.
 
-    Lines are numbered without a gap; events are of calls that were asked; every call ends once and
-    says nothing afterwards; ``end`` comes last, when all have ended, and counts them right.
+    Lines are numbered without a gap; events are of calls that were asked; those of a call follow
+    each other as they must; every call ends once and says nothing afterwards; ``end`` comes last,
+    when all have ended, and counts them right.
     """
 
     def __init__(self, call_ids: Iterable[str]) -> None:
-        self._open = set(call_ids)
+        self._open = {call_id: _CallReader() for call_id in call_ids}
         self._asked = len(self._open)
         self._finished = 0
         self._end: End | None = None
@@ -116,10 +156,8 @@ class StreamReader:
         except WireError as error:
             raise ContractViolation(f"line {self.lines + 1}: {error}") from None
         self.lines += 1
-        if self._end is not None:
-            raise ContractViolation("a line after the end")
-        if batch.n != self.lines:
-            raise ContractViolation(f"line {batch.n} came where {self.lines} was due")
+        _hold(self._end is None, "a line after the end")
+        _hold(batch.n == self.lines, f"line {batch.n} came where {self.lines} was due")
         for event in batch.ev:
             self._follow(event)
         if batch.end is not UNSET:
@@ -132,21 +170,24 @@ class StreamReader:
             raise FanoutUnavailable("the fan-out service broke off before the end")
 
     def _follow(self, event: Event) -> None:
-        if event.call not in self._open:
+        call = self._open.get(event.call)
+        if call is None:
             raise ContractViolation("an event of a call that was not asked or has ended")
+        call.follow(event)
         if isinstance(event, Finished | Failed):
-            self._open.discard(event.call)
+            del self._open[event.call]
             self._finished += isinstance(event, Finished)
 
     def _check_end(self, end: End) -> None:
         self._end = end
-        failed = self._asked - self._finished
-        if self._open or (end.calls, end.finished, end.failed) != (
-            self._asked,
-            self._finished,
-            failed,
-        ):
-            raise ContractViolation("the end does not count the calls right")
+        due = (self._asked, self._finished, self._asked - self._finished)
+        counted = (end.calls, end.finished, end.failed)
+        _hold(not self._open and counted == due, "the end does not count the calls right")
+
+
+def _hold(true: bool, violation: str) -> None:
+    if not true:
+        raise ContractViolation(violation)
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:

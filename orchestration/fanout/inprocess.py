@@ -23,8 +23,8 @@ from orchestration.fanout.upstream_errors import status_kind
 from orchestration.fanout.upstream_wires import WIRES, OpenAIWire
 from orchestration.fanout.wire import CallRequest, FanoutRequest, Timeouts
 
-# What LiteLLM's own routes expect of a base address, where the table has the OpenAI-compatible one.
-_NATIVE_BASE_ENDS_BEFORE = {"anthropic": "/v1", "gemini": "/openai"}
+# What the table's base address has and LiteLLM's own routes add themselves.
+_NATIVE_BASE_ENDS_BEFORE = {"anthropic": "/v1"}
 
 
 class InProcessClient(RelayClient):
@@ -102,7 +102,7 @@ class InProcessClient(RelayClient):
         # LiteLLM looks into the environment for a key that is not given: it must find none.
         api_key = endpoint.api_key or "none"
         if prefix in WIRES:
-            base_url = endpoint.base_url.removesuffix(_NATIVE_BASE_ENDS_BEFORE[prefix])
+            base_url = endpoint.base_url.removesuffix(_NATIVE_BASE_ENDS_BEFORE.get(prefix, ""))
             return {
                 "model": f"{prefix}/{model}",
                 "api_base": base_url,

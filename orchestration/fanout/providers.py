@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -26,7 +27,8 @@ class ProviderSettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A provider and how to reach it. ``base_url`` ends before ``/chat/completions``."""
+    """A provider and how to reach it. ``base_url`` ends before ``/chat/completions``, ``/messages``
+    or ``/models``, whichever its wire format has."""
 
     provider: Provider
     base_url: str
@@ -40,6 +42,7 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     base_url_env: str
     api_key_env: str | None
     key_required: bool
+    wire: Literal["openai", "anthropic", "gemini"]
     litellm: str
     quirks: dict[str, str | bool]
 
@@ -82,6 +85,7 @@ def read_endpoints(env: Mapping[str, str]) -> dict[str, Endpoint]:
                 base_url_env=variable,
                 api_key_env=f"REX_PROVIDER_{named[1]}_API_KEY",
                 key_required=False,
+                wire="openai",
                 litellm="openai",
                 quirks={},
             ),

@@ -87,7 +87,7 @@ class CallSink:
         self._relay = relay
         self._call = call
         self._moments: dict[str, int | None] = dict.fromkeys(
-            ("queued", "connect", "first_token", "last_token")
+            ("queued", "admitted", "connect", "first_token", "last_token")
         )
         self._characters = 0
         self._bytes = 0
@@ -100,8 +100,11 @@ class CallSink:
         return self._characters
 
     def started(self) -> None:
-        self._moments["queued"] = self._relay.now_ms()
-        self._relay.put(Started(self._call.id, self._relay.now_ms(), attempt=1), urgent=True)
+        now = self._relay.now_ms()
+        # Nothing waits for its turn here: what is asked for is sent.
+        self._moments["queued"] = self._moments["admitted"] = now
+        call = self._call
+        self._relay.put(Started(call.id, now, 1, "first", call.provider, call.model), urgent=True)
 
     def connected(self) -> None:
         self._moments["connect"] = self._relay.now_ms()
@@ -142,9 +145,13 @@ class CallSink:
             Finished(
                 self._call.id,
                 self._relay.now_ms(),
+                1,
+                self._call.provider,
+                self._call.model,
                 answer.finish_reason,
                 self._usage(answer.counted),
                 Timing(**self._moments),
+                cached_age_ms=None,
             )
         )
 
@@ -156,6 +163,7 @@ class CallSink:
             Failed(
                 self._call.id,
                 self._relay.now_ms(),
+                1,
                 fault.kind,
                 f"{row.sentence} ({', '.join(facts)})" if facts else row.sentence,
                 row.retryable,
@@ -170,7 +178,7 @@ class CallSink:
         self._relay.put(event, urgent=True)
 
     def _usage(self, counted: Counted) -> Usage:
-        asked = sum(len(message.content) for message in self._call.messages)
+        asked = sum(len(message.text) for message in self._call.messages)
         given, written = counted.input_tokens, counted.output_tokens
         return Usage(
             input_tokens=estimated_tokens(asked) if given is None else given,

@@ -195,9 +195,10 @@ class _Play:
 
     def _event(self, call_id: str, step: Step | None) -> Event:
         at_ms = round(self._now_s * 1000)
+        call = self._calls[call_id]
         match step:
             case None:
-                return Started(call_id, at_ms, attempt=1)
+                return Started(call_id, at_ms, 1, "first", call.provider, call.model)
             case str():
                 first, _ = self._moments.get(call_id, (None, None))
                 self._moments[call_id] = (at_ms if first is None else first, at_ms)
@@ -212,9 +213,13 @@ class _Play:
                 return Finished(
                     call_id,
                     at_ms,
+                    1,
+                    call.provider,
+                    call.model,
                     step.reason,
                     self._usage(call_id, step.counted),
                     self._timing(call_id),
+                    cached_age_ms=None,
                 )
 
     def _fail(self, call_id: str, step: Fail) -> Failed:
@@ -224,6 +229,7 @@ class _Play:
         return Failed(
             call_id,
             round(self._now_s * 1000),
+            1,
             row.kind,
             row.sentence,
             row.retryable,
@@ -235,11 +241,11 @@ class _Play:
 
     def _timing(self, call_id: str) -> Timing:
         first, last = self._moments.get(call_id, (None, None))
-        return Timing(0, 0, first, last)
+        return Timing(0, 0, 0, first, last)
 
     def _usage(self, call_id: str, counted: Counted) -> Usage:
         given, written = counted.input_tokens, counted.output_tokens
-        asked = sum(len(message.content) for message in self._calls[call_id].messages)
+        asked = sum(len(message.text) for message in self._calls[call_id].messages)
         return Usage(
             estimated_tokens(asked) if given is None else given,
             estimated_tokens(self._written[call_id]) if written is None else written,

@@ -29,7 +29,7 @@ ANSWER = "Harbour lights warm the granite quay. Falcons nest above the velvet me
 USAGE = wire.Usage(
     input_tokens=12, output_tokens=30, cached_tokens=0, reasoning_tokens=0, estimated=False
 )
-TIMING = wire.Timing(queued=0, connect=1, first_token=100, last_token=900)
+TIMING = wire.Timing(queued=0, admitted=0, connect=1, first_token=100, last_token=900)
 
 
 class Played:
@@ -74,15 +74,19 @@ class Played:
 
 
 def an_answer(label: str) -> Iterator[wire.Event]:
-    yield wire.Started(call=label, at_ms=1, attempt=1)
+    yield wire.Started(label, 1, attempt=1, reason="first", provider="local", model=label)
     yield wire.Chunk(call=label, at_ms=100, text=ANSWER)
-    yield wire.Finished(call=label, at_ms=900, finish_reason="stop", usage=USAGE, timing_ms=TIMING)
+    yield wire.Finished(
+        call=label, at_ms=900, attempt=1, provider="local", model=label, finish_reason="stop",
+        usage=USAGE, timing_ms=TIMING, cached_age_ms=None,
+    )  # fmt: skip
 
 
 def a_failure(label: str) -> wire.Failed:
     return wire.Failed(
-        call=label, at_ms=5, kind=ErrorKind.CONNECTION, message="It could not be reached.",
-        retryable=True, status=None, retry_after_ms=None, usage=None, timing_ms=TIMING,
+        call=label, at_ms=5, attempt=1, kind=ErrorKind.CONNECTION,
+        message="It could not be reached.", retryable=True, status=None, retry_after_ms=None,
+        usage=None, timing_ms=TIMING,
     )  # fmt: skip
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from orchestration.fanout.client import ContractViolation, FanoutRefused, FanoutUnavailable
 from orchestration.fanout.go import GoClient
-from orchestration.fanout.wire import Chunk, Event, Finished
+from orchestration.fanout.wire import Chunk, Event, Finished, Message
 from tests.fanout.asking import PROVIDERS, call, events_of, fanout, text_of
 
-TIMING = {"queued": 1, "connect": 2, "first_token": 3, "last_token": 4}
+TIMING = {"queued": 1, "admitted": 1, "connect": 2, "first_token": 3, "last_token": 4}
 USAGE = {
     "input_tokens": 3,
     "output_tokens": 2,
@@ -21,14 +21,46 @@ USAGE = {
     "reasoning_tokens": 0,
     "estimated": False,
 }
-STARTED = {"type": "started", "call": "A", "at_ms": 1, "attempt": 1}
+
+
+def but(line: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return line | changes
+
+
+STARTED = {
+    "type": "started",
+    "call": "A",
+    "at_ms": 1,
+    "attempt": 1,
+    "reason": "first",
+    "provider": "local",
+    "model": "m",
+}
 CHUNK = {"type": "chunk", "call": "A", "at_ms": 3, "text": "Grüße"}
 FINISHED = {
     "type": "finished",
     "call": "A",
     "at_ms": 5,
+    "attempt": 1,
+    "provider": "local",
+    "model": "m",
     "finish_reason": "stop",
     "usage": USAGE,
+    "timing_ms": TIMING,
+    "cached_age_ms": None,
+}
+ATTEMPT_FAILED = {
+    "type": "attempt_failed",
+    "call": "A",
+    "at_ms": 4,
+    "attempt": 1,
+    "kind": "overloaded",
+    "message": "The provider is overloaded.",
+    "retryable": True,
+    "status": 503,
+    "retry_after_ms": None,
+    "wait_ms": 250,
+    "usage": None,
     "timing_ms": TIMING,
 }
 END = {"calls": 1, "finished": 1, "failed": 0, "elapsed_ms": 6}
@@ -102,19 +134,35 @@ async def test_half_a_last_line_is_a_cut_not_an_event() -> None:
         await said(*WHOLE[:2], body=json.dumps(WHOLE[2]).encode())
 
 
-def but(line: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return line | changes
-
+REPLAYED = but(STARTED, attempt=0, reason="cache")
+AGAIN = but(STARTED, attempt=2, reason="restart")
 
 VIOLATIONS = {
     "an unknown field of a line": [but(WHOLE[0], extra=1)],
     "an unknown field of an event": [{"n": 1, "ev": [but(STARTED, extra=1)]}],
-    "an unknown event": [{"n": 1, "ev": [but(STARTED, type="thought")]}],
+    "an unknown event": [{"n": 1, "ev": [but(STARTED, type="wondered")]}],
     "a number as text": [{"n": "1", "ev": []}],
     "a missing field": [{"n": 1, "ev": [{"type": "chunk", "call": "A", "at_ms": 3}]}],
     "an empty text": [{"n": 1, "ev": [but(CHUNK, text="")]}],
     "a gap in the numbers": [WHOLE[0], but(WHOLE[1], n=3)],
     "a call nobody asked": [{"n": 1, "ev": [but(STARTED, call="B")]}],
+    "text before an attempt": [{"n": 1, "ev": [CHUNK]}],
+    "an answer of an attempt that was not made": [
+        WHOLE[0],
+        {"n": 2, "ev": [but(FINISHED, attempt=2)]},
+    ],
+    "an answer of an attempt that failed": [
+        WHOLE[0],
+        {"n": 2, "ev": [ATTEMPT_FAILED, FINISHED]},
+    ],
+    "an attempt that fails twice": [WHOLE[0], {"n": 2, "ev": [ATTEMPT_FAILED, ATTEMPT_FAILED]}],
+    "an attempt that starts twice": [{"n": 1, "ev": [STARTED, but(STARTED, reason="retry")]}],
+    "a second attempt that is a first": [{"n": 1, "ev": [STARTED, but(STARTED, attempt=2)]}],
+    "a first attempt that is none": [{"n": 1, "ev": [but(STARTED, reason="retry")]}],
+    "an attempt that is a replay": [{"n": 1, "ev": [but(STARTED, reason="cache")]}],
+    "a replay after an attempt": [{"n": 1, "ev": [STARTED, REPLAYED]}],
+    "a replay without an age": [{"n": 1, "ev": [REPLAYED, but(FINISHED, attempt=0)]}],
+    "an age of a fresh answer": [WHOLE[0], {"n": 2, "ev": [but(FINISHED, cached_age_ms=5)]}],
     "an event after the end of its call": [
         WHOLE[0],
         {"n": 2, "ev": [FINISHED]},
@@ -130,6 +178,29 @@ VIOLATIONS = {
 async def test_what_is_not_the_contract_is_not_believed(lines: list[dict[str, Any]]) -> None:
     with pytest.raises(ContractViolation):
         await said(*lines)
+
+
+async def test_of_two_attempts_the_last_is_the_answer() -> None:
+    queued = {"type": "queued", "call": "A", "at_ms": 0}
+    answer = but(FINISHED, attempt=2)
+    events = [queued, STARTED, CHUNK, ATTEMPT_FAILED, queued, AGAIN, but(CHUNK, text="Hi"), answer]
+    async with answering({"n": 1, "ev": events, "end": END}) as (client, _):
+        whole = await client.complete([Message("user", "?")], "local/smollm2-135m")
+    assert (whole.text, whole.attempts, whole.cached_age_ms) == ("Hi", 2, None)
+
+
+async def test_a_hedge_that_lost_leaves_the_answer_alone() -> None:
+    hedge = but(STARTED, attempt=2, reason="hedge")
+    lost = but(ATTEMPT_FAILED, attempt=2, kind="stop.superseded", wait_ms=None)
+    events = await said({"n": 1, "ev": [STARTED, hedge, CHUNK, lost, FINISHED], "end": END})
+    assert text_of(events) == "Grüße"
+
+
+async def test_a_replay_tells_its_age() -> None:
+    answer = but(FINISHED, attempt=0, cached_age_ms=61_000)
+    async with answering({"n": 1, "ev": [REPLAYED, CHUNK, answer], "end": END}) as (client, _):
+        whole = await client.complete([Message("user", "?")], "local/smollm2-135m")
+    assert (whole.text, whole.attempts, whole.cached_age_ms) == ("Grüße", 0, 61_000)
 
 
 async def test_what_is_not_json_is_a_violation_that_repeats_nothing_of_it() -> None:

@@ -68,7 +68,7 @@ GEMINI: list[dict[str, Any]] = [
 
 ROUTES: dict[str, tuple[str, str, str, str, list[dict[str, Any]], int]] = {
     "anthropic": ("ANTHROPIC_BASE_URL", "/v1", "ANTHROPIC_API_KEY", "claude-x", ANTHROPIC, 5),
-    "google": ("GOOGLE_BASE_URL", "/v1beta/openai", "GEMINI_API_KEY", "gemini-x", GEMINI, 6),
+    "google": ("GOOGLE_BASE_URL", "/v1beta", "GEMINI_API_KEY", "gemini-x", GEMINI, 6),
 }
 BOTH = pytest.mark.parametrize("provider", ROUTES)
 

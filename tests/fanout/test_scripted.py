@@ -142,7 +142,7 @@ async def test_complete_asks_the_persona_behind_the_model_and_joins_the_text() -
     assert (got.model, got.text, got.finish_reason) == ("local/brisk", "Hello world", "stop")
     (sent,) = client.requests[0].calls
     assert [message.role for message in sent.messages] == ["system", "user"]
-    assert sent.messages[0].content.endswith("\n\nBe kind.")
+    assert sent.messages[0].text.endswith("\n\nBe kind.")
     assert sent.model == "smollm2-135m"
     assert isinstance(sent.params, Params)
     # The caller's own length, the persona's everything else.
