@@ -1,0 +1,64 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	fanout "rex/fanout-service"
+	"rex/fanout-service/engine"
+)
+
+// processor is the CPU time that this process has used.
+func processor() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
+// benchmark runs fan-outs of a given width and reports CPU time for each unit of work: units is
+// how many of them a fan-out holds.
+func benchmark(b *testing.B, s script, width, units int, unit string, change func(*fanout.Request)) {
+	e, _ := newEngine(s, engine.Config{})
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := processor()
+	for n := range b.N {
+		r := request(fmt.Sprintf("r%d", n), width)
+		r.Coalesce = time.Millisecond
+		if change != nil {
+			change(&r)
+		}
+		run, err := e.Start(b.Context(), r, time.Now())
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := run.Read(b.Context(), func([]fanout.Event, *fanout.End) error { return nil }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64((processor()-before).Nanoseconds())/float64(b.N*units), "cpu-ns/"+unit)
+}
+
+// say is a provider that gives its answer in so many pieces.
+func say(pieces int) script {
+	text := []byte(" token")
+	return func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+		sink.Connected()
+		for range pieces {
+			sink.Progress(true)
+			if err := sink.Text(text, 6); err != nil {
+				return fanout.Answer{}, err
+			}
+		}
+		return done, nil
+	}
+}
+
+func BenchmarkCall(b *testing.B) { benchmark(b, say(1), 10, 10, "call", nil) }
+
+func BenchmarkChunk(b *testing.B) { benchmark(b, say(2000), 10, 20_000, "chunk", nil) }
