@@ -121,10 +121,10 @@ func appendUsage(attrs []slog.Attr, usage *fanout.Usage) []slog.Attr {
 
 // appendSpan adds the time between two moments, when both came.
 func appendSpan(attrs []slog.Attr, name string, from, to time.Duration) []slog.Attr {
-	if from == fanout.Never || to == fanout.Never {
-		return attrs
+	if took := between(from, to); took >= 0 {
+		return append(attrs, slog.Int64(name, took))
 	}
-	return append(attrs, milliseconds(name, to-from))
+	return attrs
 }
 
 func milliseconds(name string, d time.Duration) slog.Attr { return slog.Int64(name, d.Milliseconds()) }
