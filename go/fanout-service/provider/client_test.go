@@ -6,6 +6,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 )
 
@@ -18,7 +19,7 @@ func TestOverTLSTheClientSpeaksHTTP2WhereItCan(t *testing.T) {
 		server.StartTLS()
 		authorities := x509.NewCertPool()
 		authorities.AddCert(server.Certificate())
-		client := newClient(authorities)
+		client := newClient(NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, nil), authorities)
 		for range 2 {
 			exchange, cancel := NewExchange(t.Context())
 			request, err := http.NewRequestWithContext(exchange, http.MethodGet, server.URL, nil)

@@ -1,15 +1,11 @@
-// Package provider holds what every provider shares: its settings, the HTTP client, and how an
-// upstream asks to be left alone for a while.
+// Package provider holds what every provider shares: its settings, the guarded HTTP client, the
+// one exchange a call is, and how refusals, rate limits and whole answers are read. The folders
+// beneath hold a wire format each: they write a request, and say what an event means.
 package provider
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"net"
 	"net/http"
-	"strconv"
-	"time"
 
 	fanout "rex/fanout-service"
 )
@@ -17,12 +13,22 @@ import (
 // Config is one configured provider.
 type Config struct {
 	Name    string
-	BaseURL string // without a trailing slash
+	BaseURL string       // without a trailing slash
+	Wire    string       // its format: WireOpenAI, WireAnthropic or WireGemini
 	Keys    []fanout.Key // at least one; fanout.NewKey("") when none is needed
 	Quirks  Quirks
+	// Inject adds the headers that continue our trace at the provider; nil: none.
+	Inject func(ctx context.Context, header http.Header)
 }
 
-// Quirks say how an endpoint differs from OpenAI's own wire format.
+// The wire formats.
+const (
+	WireOpenAI    = "openai"
+	WireAnthropic = "anthropic"
+	WireGemini    = "gemini"
+)
+
+// Quirks say how an endpoint differs from OpenAI's own wire format; CloseConnections goes for all.
 type Quirks struct {
 	MaxTokensParam    string `json:"max_tokens_param"`    // its name for max_tokens
 	SeedParam         string `json:"seed_param"`          // its name for seed
@@ -32,90 +38,95 @@ type Quirks struct {
 	CloseConnections bool `json:"close_connections"`
 }
 
-// dialLimit bounds a dial that no call waits for any more.
-const dialLimit = 30 * time.Second
+// Wire is a wire format: how a call is written, and what comes back means. It holds no state.
+type Wire interface {
+	// Request writes a call in the provider's words; what the call leaves open is not sent.
+	// path follows the base URL.
+	Request(call *fanout.Call, quirks Quirks) (path string, body []byte, err error)
+	// Authorize adds the headers the format asks for; secret is "" when there is no key.
+	Authorize(header http.Header, secret string)
+	// Event reads one event of a stream. It fails when data is not what the format allows.
+	Event(data []byte, into *Delta) error
+	// Whole reads an answer in one piece.
+	Whole(body []byte, into *Delta) error
+}
 
-// NewClient returns the client for all upstream traffic, through the proxies of the usual
-// environment variables: it follows no redirect (the key would
-// travel on), asks for no compression (it would hold deltas back) and has no time limit of its
-// own, because the engine's timers know the phase and name the reason.
-func NewClient() *http.Client { return newClient(nil) }
+// Delta is what one event, or a whole answer, says. Its slices point into the bytes it was read
+// from. A reader sets what it finds in a Delta that has been Reset.
+type Delta struct {
+	Pieces    []Piece
+	Generated bool // the model produced something that is no piece, like a tool call
+	Idle      bool // a ping: no progress
+	Finish    Finish
+	Usage     Usage
+	Fault     []byte // an error object
+	Over      bool   // nothing of the answer follows
+}
 
-// newClient trusts the given authorities, the system's when nil.
-func newClient(authorities *x509.CertPool) *http.Client {
-	dialer := &net.Dialer{Timeout: dialLimit, KeepAlive: 15 * time.Second}
-	secure := &tls.Dialer{NetDialer: dialer, Config: &tls.Config{
-		RootCAs:    authorities,
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
-		// Resumed sessions save a round trip of the handshake.
-		ClientSessionCache: tls.NewLRUClientSessionCache(0),
-	}}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         withinExchange(dialer.DialContext),
-			DialTLSContext:      withinExchange(secure.DialContext),
-			ForceAttemptHTTP2:   true,
-			TLSHandshakeTimeout: dialLimit,
-			DisableCompression:  true,
-			// A connection costs three goroutine stacks and these buffers: small ones halve the
-			// heap of ten thousand open streams, and a delta fits.
-			ReadBufferSize:      2 << 10,
-			WriteBufferSize:     1 << 10,
-			MaxIdleConns:        2048,
-			MaxIdleConnsPerHost: 512,
-			IdleConnTimeout:     60 * time.Second,
-			// Go's default window is 4 MiB a stream: a slow reader of ours must slow the provider.
-			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10},
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+// Piece is some text as the inside of a JSON string: grammatical, not yet repaired.
+type Piece struct {
+	Thought bool
+	Text    []byte
+}
+
+// Finish is how an answer ended; the zero value says that it has not.
+type Finish int
+
+// The ends of an answer.
+const (
+	Unfinished Finish = iota
+	Stopped
+	CutByLength
+	CalledTools
+	Filtered // by the provider, for what it says
+	Broken   // by a fault of the provider's that it calls a finish reason
+)
+
+// Reset empties the delta for the next event and keeps its memory.
+func (d *Delta) Reset() {
+	*d = Delta{Pieces: d.Pieces[:0], Usage: NoUsage}
+}
+
+// Say adds a piece of the answer.
+func (d *Delta) Say(text []byte) {
+	if len(text) > 0 {
+		d.Pieces = append(d.Pieces, Piece{Text: text})
 	}
 }
 
-type exchangeKey struct{}
-
-// NewExchange returns a context for one exchange with an upstream. It does not end with ctx: the
-// rest of a finished body may be read after its call. It does end a dial that is under way, which
-// net/http would let go on for the sake of its pool of connections.
-func NewExchange(ctx context.Context) (context.Context, context.CancelFunc) {
-	exchange, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	return context.WithValue(exchange, exchangeKey{}, exchange), cancel
-}
-
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-// withinExchange makes a dial end with the exchange it serves.
-func withinExchange(dial dialFunc) dialFunc {
-	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		if exchange, ok := ctx.Value(exchangeKey{}).(context.Context); ok {
-			defer context.AfterFunc(exchange, cancel)()
-		}
-		return dial(ctx, network, address)
+// Think adds a piece of reasoning.
+func (d *Delta) Think(text []byte) {
+	if len(text) > 0 {
+		d.Pieces = append(d.Pieces, Piece{Thought: true, Text: text})
 	}
 }
 
-// RetryAfter reads how long the provider asks to wait: Retry-After-Ms, or Retry-After in seconds
-// (whole or not) or as a date. Absent, past and unreadable values are 0.
-func RetryAfter(header http.Header, now time.Time) time.Duration {
-	const longest = 24 * time.Hour // beyond this the number means "never" or nonsense
-	wait := time.Duration(0)
-	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
-		wait = scale(ms, time.Millisecond)
-	} else if s, err := strconv.ParseFloat(header.Get("Retry-After"), 64); err == nil {
-		wait = scale(s, time.Second)
-	} else if date, err := http.ParseTime(header.Get("Retry-After")); err == nil {
-		wait = date.Sub(now)
-	}
-	return min(max(wait, 0), longest)
+// Usage counts tokens; a count that was not told is negative.
+type Usage struct {
+	Input     int64 // all of them, cached ones too
+	Output    int64 // all of them, reasoning too
+	Cached    int64 // of Input
+	Reasoning int64 // of Output
 }
 
-// scale multiplies without overflow; not-a-number becomes 0.
-func scale(n float64, unit time.Duration) time.Duration {
-	if !(n > 0) {
-		return 0
+// NoUsage tells nothing.
+var NoUsage = Usage{Input: -1, Output: -1, Cached: -1, Reasoning: -1}
+
+// maxTokens is more than any answer can have: a count beyond it is nonsense.
+const maxTokens = 1_000_000_000
+
+// add takes the counts of a later event over. Where counts come more than once they are
+// cumulative, and some servers send zeros last, so the largest is the one that holds.
+func (u *Usage) add(later Usage) {
+	u.Input = larger(u.Input, later.Input)
+	u.Output = larger(u.Output, later.Output)
+	u.Cached = larger(u.Cached, later.Cached)
+	u.Reasoning = larger(u.Reasoning, later.Reasoning)
+}
+
+func larger(known, later int64) int64 {
+	if later > maxTokens {
+		return known
 	}
-	return time.Duration(min(n, 1e6) * float64(unit))
+	return max(known, later)
 }

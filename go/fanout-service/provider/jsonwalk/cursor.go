@@ -25,11 +25,12 @@ const maxDepth = 64
 //		}
 //	}
 type Cursor struct {
-	b     []byte
-	i     int
-	first bool // no element of the innermost open container has been read yet
-	depth int
-	err   error
+	b       []byte
+	i       int
+	first   bool // no element of the innermost open container has been read yet
+	skipped bool // Object or List found another type: the next More says no
+	depth   int
+	err     error
 }
 
 // New returns a cursor before the first value of b.
@@ -64,8 +65,27 @@ func (c *Cursor) Open(bracket byte) {
 	c.first = true
 }
 
+// Object enters an object, or skips a value of another type: then the More that follows says no.
+func (c *Cursor) Object() { c.enter('{') }
+
+// List enters a list, or skips a value of another type like Object.
+func (c *Cursor) List() { c.enter('[') }
+
+func (c *Cursor) enter(bracket byte) {
+	if c.Peek() == bracket {
+		c.Open(bracket)
+		return
+	}
+	c.Skip()
+	c.skipped = true
+}
+
 // More says whether the open container has another element; at its end it leaves the container.
 func (c *Cursor) More(bracket byte) bool {
+	if c.skipped {
+		c.skipped = false
+		return false
+	}
 	next := c.Peek()
 	switch {
 	case c.err != nil:
@@ -140,6 +160,26 @@ func (c *Cursor) Int() (n int64, ok bool) {
 	}
 	n, err := strconv.ParseInt(string(raw), 10, 64)
 	return n, err == nil
+}
+
+// Count reads a whole number that cannot be negative; any other value is skipped and -1.
+func (c *Cursor) Count() int64 {
+	if n, ok := c.Int(); ok && n >= 0 {
+		return n
+	}
+	return -1
+}
+
+// Member reads an object for one string; nil when it has none, or the value is no object.
+func (c *Cursor) Member(name string) (inside []byte) {
+	for c.Object(); c.More('}'); {
+		if string(c.Key()) == name {
+			inside, _ = c.String()
+		} else {
+			c.Skip()
+		}
+	}
+	return inside
 }
 
 // Raw reads any value and returns its bytes.

@@ -24,7 +24,7 @@ import (
 func ptr[T any](v T) *T { return &v }
 
 func newProvider(t *testing.T, quirks provider.Quirks) func(baseURL string) fanout.Provider {
-	client := provider.NewClient()
+	client := provider.NewClient(providertest.Loopback())
 	t.Cleanup(client.CloseIdleConnections)
 	return func(baseURL string) fanout.Provider {
 		return openai.New(provider.Config{Name: "test", BaseURL: baseURL, Quirks: quirks}, client)
@@ -215,7 +215,7 @@ func TestAStopClosesAConnectionThatIsStillBeingMade(t *testing.T) {
 		}
 		closed <- err
 	}()
-	subject := newProvider(t, provider.Quirks{})("https://"+listener.Addr().String())
+	subject := newProvider(t, provider.Quirks{})("https://" + listener.Addr().String())
 	if _, err := subject.Stream(ctx, providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); !errors.Is(err, cause) {
 		t.Errorf("%v, want the cause of the stop", err)
 	}

@@ -1,53 +1,81 @@
 package openai
 
 import (
-	"encoding/json"
-
 	fanout "rex/fanout-service"
 	"rex/fanout-service/provider"
 )
 
-// requestBody writes a call in the provider's words. What the call leaves open is not sent.
-func requestBody(call *fanout.Call, quirks provider.Quirks) ([]byte, error) {
-	body := map[string]any{
+// Request implements provider.Wire.
+func (wire) Request(call *fanout.Call, quirks provider.Quirks) (path string, body []byte, err error) {
+	fields := map[string]any{
 		"model":    call.Model,
 		"messages": messages(call.Messages),
-		"stream":   true,
+		"stream":   !call.Whole,
 	}
-	if !quirks.OmitStreamOptions {
-		body["stream_options"] = map[string]bool{"include_usage": true}
+	if !call.Whole && !quirks.OmitStreamOptions {
+		fields["stream_options"] = map[string]bool{"include_usage": true}
 	}
-	params := call.Params
+	params := &call.Params
 	if params.MaxTokens != nil {
-		body[or(quirks.MaxTokensParam, "max_tokens")] = *params.MaxTokens
+		fields[or(quirks.MaxTokensParam, "max_tokens")] = *params.MaxTokens
 	}
 	if params.Temperature != nil {
-		body["temperature"] = *params.Temperature
+		fields["temperature"] = *params.Temperature
 	}
 	if params.TopP != nil {
-		body["top_p"] = *params.TopP
+		fields["top_p"] = *params.TopP
 	}
 	if params.Seed != nil {
-		body[or(quirks.SeedParam, "seed")] = *params.Seed
+		fields[or(quirks.SeedParam, "seed")] = *params.Seed
 	}
 	if len(params.Stop) > 0 {
-		body["stop"] = params.Stop
+		fields["stop"] = params.Stop
 	}
 	if params.ResponseFormat != nil {
-		body["response_format"] = params.ResponseFormat
+		fields["response_format"] = params.ResponseFormat
 	}
-	return json.Marshal(body)
+	body, err = provider.Encode(fields)
+	return "/chat/completions", body, err
 }
 
 type message struct {
 	Role    string `json:"role"`
-	Content string `json:"content"`
+	Content any    `json:"content"` // text, or a list of parts
+}
+
+type part struct {
+	Type     string    `json:"type"`
+	Text     *string   `json:"text,omitempty"`
+	ImageURL *imageURL `json:"image_url,omitempty"`
+}
+
+type imageURL struct {
+	URL string `json:"url"`
 }
 
 func messages(given []fanout.Message) []message {
 	out := make([]message, len(given))
 	for i := range given {
-		out[i] = message{given[i].Role, given[i].Content}
+		out[i] = message{Role: given[i].Role, Content: given[i].Content}
+		if len(given[i].Parts) > 0 {
+			out[i].Content = parts(given[i].Parts)
+		}
+	}
+	return out
+}
+
+func parts(given []fanout.Part) []part {
+	out := make([]part, len(given))
+	for i := range given {
+		p := &given[i]
+		switch {
+		case p.URL != "":
+			out[i] = part{Type: "image_url", ImageURL: &imageURL{p.URL}}
+		case p.Data != "":
+			out[i] = part{Type: "image_url", ImageURL: &imageURL{"data:" + p.MediaType + ";base64," + p.Data}}
+		default:
+			out[i] = part{Type: "text", Text: &p.Text}
+		}
 	}
 	return out
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	fanout "rex/fanout-service"
+	"rex/fanout-service/provider"
 )
 
 // Key is the key that subjects are given; Canary is in every upstream error. Neither may be seen
@@ -27,6 +29,11 @@ const (
 	Key    = "sk-canary-key-7f3a"
 	Canary = "canary-words-of-the-upstream"
 )
+
+// Loopback returns a guard that allows the servers of tests.
+func Loopback() *provider.Guard {
+	return provider.NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}, nil)
+}
 
 // Recorded is a whole answer as a provider streams it, with LF line ends.
 type Recorded struct {
@@ -177,10 +184,10 @@ func (s Subject) cuts(t *testing.T) {
 		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stream(record.Stream[:cut], 0)(w, r)
 		}))
-		provider := s.New(upstream.URL)
+		subject := s.New(upstream.URL)
 		for ; cut <= len(record.Stream); cut++ {
 			sink := &Sink{T: t}
-			_, err := provider.Stream(t.Context(), Call(), fanout.NewKey(Key), sink)
+			_, err := subject.Stream(t.Context(), Call(), fanout.NewKey(Key), sink)
 			switch {
 			case cut >= complete && err != nil:
 				t.Errorf("%s, cut at %d: %v, but it was complete", record.Name, cut, err)

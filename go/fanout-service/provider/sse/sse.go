@@ -15,6 +15,7 @@ var ErrTooLong = errors.New("sse: event too long")
 const (
 	firstBuffer = 2 << 10
 	keepBuffer  = 64 << 10 // larger buffers are let go once their event has been read
+	keepStray   = 64 << 10
 )
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
@@ -30,6 +31,7 @@ type Reader struct {
 	skipLF bool // the last line ended with CR: a LF that follows belongs to it
 	err    error
 	data   []byte
+	stray  []byte
 }
 
 // NewReader reads from src; no line and no event may be longer than limit bytes.
@@ -59,6 +61,7 @@ func (r *Reader) Next() ([]byte, error) {
 		}
 		value, ok := dataField(line)
 		if !ok {
+			r.keep(line)
 			continue
 		}
 		if len(r.data)+len(value) > r.limit {
@@ -89,6 +92,26 @@ func dataField(line []byte) ([]byte, bool) {
 		rest = rest[1:]
 	}
 	return rest, true
+}
+
+// keep remembers a line that looks like JSON: some servers write an error into the stream as it
+// is, over many lines and in no event.
+func (r *Reader) keep(line []byte) {
+	line = bytes.TrimLeft(line, " \t")
+	if len(line) == 0 || len(r.stray)+len(line) > keepStray || bytes.IndexByte([]byte(`{}[]"`), line[0]) < 0 {
+		return
+	}
+	r.stray = append(append(r.stray, line...), '\n')
+}
+
+// Stray returns the lines so far that look like JSON and belong to no event, and after the end of
+// the stream its last line, should it have no end.
+func (r *Reader) Stray() []byte {
+	if r.err != nil {
+		r.keep(r.buf[r.start:r.end])
+		r.start = r.end
+	}
+	return r.stray
 }
 
 // line returns the next line without its end; the slice is valid until the next read.

@@ -1,0 +1,162 @@
+package openai
+
+import (
+	"bytes"
+
+	"rex/fanout-service/provider"
+	"rex/fanout-service/provider/jsonwalk"
+)
+
+// Event implements provider.Wire.
+func (wire) Event(data []byte, into *provider.Delta) error {
+	if string(bytes.TrimSpace(data)) == "[DONE]" {
+		into.Over = true
+		return nil
+	}
+	return read(data, "delta", into)
+}
+
+// Whole implements provider.Wire.
+func (wire) Whole(body []byte, into *provider.Delta) error { return read(body, "message", into) }
+
+// read reads a completion object, whose choice holds the text under the given name.
+func read(data []byte, name string, d *provider.Delta) error {
+	w := jsonwalk.New(data)
+	for w.Open('{'); w.More('}'); {
+		switch string(w.Key()) {
+		case "choices":
+			choices(&w, name, d)
+		case "usage":
+			usage(&w, d)
+		case "error":
+			if raw := w.Raw(); string(raw) != "null" {
+				d.Fault = raw
+			}
+		case "object":
+			if kind, ok := w.String(); ok && string(kind) == "error" {
+				d.Fault = data
+			}
+		default:
+			w.Skip()
+		}
+	}
+	return w.End()
+}
+
+// choices reads the first choice; more than one is never asked for.
+func choices(w *jsonwalk.Cursor, name string, d *provider.Delta) {
+	first := true
+	for w.List(); w.More(']'); first = false {
+		if !first {
+			w.Skip()
+			continue
+		}
+		for w.Object(); w.More('}'); {
+			switch key := w.Key(); {
+			case string(key) == name:
+				piece(w, d)
+			case string(key) == "finish_reason":
+				if reason, ok := w.String(); ok && len(reason) > 0 {
+					d.Finish = finish(reason)
+				}
+			default:
+				w.Skip()
+			}
+		}
+	}
+}
+
+func finish(reason []byte) provider.Finish {
+	switch string(reason) {
+	case "length", "max_tokens", "model_length":
+		return provider.CutByLength
+	case "tool_calls", "function_call":
+		return provider.CalledTools
+	case "content_filter":
+		return provider.Filtered
+	case "error": // OpenRouter and Mistral
+		return provider.Broken
+	default: // servers have many words for it
+		return provider.Stopped
+	}
+}
+
+func piece(w *jsonwalk.Cursor, d *provider.Delta) {
+	thought := false
+	for w.Object(); w.More('}'); {
+		switch string(w.Key()) {
+		case "content":
+			content(w, d)
+		case "reasoning_content", "reasoning":
+			// Some servers send the same reasoning under both names.
+			if text, ok := w.String(); ok && !thought && len(text) > 0 {
+				thought = true
+				d.Think(text)
+			}
+		case "refusal":
+			text, ok := w.String()
+			d.Generated = d.Generated || ok && len(text) > 0
+		case "tool_calls":
+			d.Generated = d.Generated || w.Peek() == '['
+			w.Skip()
+		default:
+			w.Skip()
+		}
+	}
+}
+
+// content reads text, or Mistral's list of parts: {"type":"text","text":…} and
+// {"type":"thinking","thinking":[{"type":"text","text":…}]}.
+func content(w *jsonwalk.Cursor, d *provider.Delta) {
+	if w.Peek() != '[' {
+		if text, ok := w.String(); ok {
+			d.Say(text)
+		}
+		return
+	}
+	for w.List(); w.More(']'); {
+		for w.Object(); w.More('}'); {
+			switch string(w.Key()) {
+			case "text":
+				if text, ok := w.String(); ok {
+					d.Say(text)
+				}
+			case "thinking":
+				for w.List(); w.More(']'); {
+					d.Think(w.Member("text"))
+				}
+			default:
+				w.Skip()
+			}
+		}
+	}
+}
+
+func usage(w *jsonwalk.Cursor, d *provider.Delta) {
+	for w.Object(); w.More('}'); {
+		switch string(w.Key()) {
+		case "prompt_tokens":
+			d.Usage.Input = w.Count()
+		case "completion_tokens":
+			d.Usage.Output = w.Count()
+		case "prompt_tokens_details":
+			d.Usage.Cached = detail(w, "cached_tokens")
+		case "completion_tokens_details":
+			d.Usage.Reasoning = detail(w, "reasoning_tokens")
+		default:
+			w.Skip()
+		}
+	}
+}
+
+func detail(w *jsonwalk.Cursor, name string) int64 {
+	n := int64(-1)
+	for w.Object(); w.More('}'); {
+		if string(w.Key()) == name {
+			n = w.Count()
+		} else {
+			w.Skip()
+		}
+	}
+	return n
+}

@@ -1,0 +1,40 @@
+package provider
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// longestWait is the longest time to wait that is believed: beyond it the number means "never" or
+// nonsense.
+const longestWait = 24 * time.Hour
+
+// RetryAfter reads how long the provider asks to wait: Retry-After-Ms, or Retry-After in seconds
+// (whole or not) or as a date. Absent, past and unreadable values are 0.
+//
+// X-Should-Retry is not read: whether a kind may succeed on another attempt is the kind's to say,
+// and the retry budget bounds what a wrong guess costs.
+func RetryAfter(header http.Header, now time.Time) time.Duration {
+	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
+		return scale(ms, time.Millisecond)
+	}
+	value := header.Get("Retry-After")
+	if s, err := strconv.ParseFloat(value, 64); err == nil {
+		return scale(s, time.Second)
+	}
+	if date, err := http.ParseTime(value); err == nil {
+		return bounded(date.Sub(now))
+	}
+	return 0
+}
+
+func bounded(wait time.Duration) time.Duration { return min(max(wait, 0), longestWait) }
+
+// scale multiplies without overflow; not-a-number becomes 0.
+func scale(n float64, unit time.Duration) time.Duration {
+	if !(n > 0) {
+		return 0
+	}
+	return bounded(time.Duration(min(n, 1e8) * float64(unit)))
+}
