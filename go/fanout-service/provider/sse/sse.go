@@ -125,7 +125,9 @@ func (r *Reader) line() ([]byte, error) {
 			}
 		}
 		if at := lineEnd(r.buf[r.start+searched : r.end]); at >= 0 {
-			at += searched
+			if at += searched; at > r.limit {
+				return nil, ErrTooLong
+			}
 			line := r.buf[r.start : r.start+at]
 			r.skipLF = r.buf[r.start+at] == '\r'
 			r.start += at + 1
