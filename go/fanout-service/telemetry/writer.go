@@ -23,7 +23,8 @@ const closeLimit = time.Second
 type Writer struct {
 	mu     sync.Mutex
 	lines  []byte
-	lost   int // lines dropped since the last flush
+	lost   int   // lines dropped since the last flush
+	gone   int64 // lines dropped before that
 	closed bool
 
 	under io.Writer
@@ -57,6 +58,13 @@ func (w *Writer) Write(line []byte) (int, error) {
 		}
 	}
 	return len(line), nil
+}
+
+// Lost counts the lines that were dropped.
+func (w *Writer) Lost() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone + int64(w.lost)
 }
 
 // Close writes what waits, for up to a second. Lines written afterwards are lost.
@@ -99,6 +107,7 @@ func (w *Writer) flush(spare []byte) []byte {
 	w.mu.Lock()
 	lines, lost := w.lines, w.lost
 	w.lines, w.lost = spare[:0], 0
+	w.gone += int64(lost)
 	w.mu.Unlock()
 	if lost > 0 {
 		lines = fmt.Appendf(lines, `{"time":%q,"level":"WARN","msg":"log lines lost","lines":%d}`+"\n",

@@ -2,125 +2,191 @@ package main
 
 import (
 	"fmt"
-	"net/url"
-	"os"
-	"regexp"
-	"slices"
-	"strconv"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
 	"strings"
 	"time"
 
-	fanout "rex/fanout-service"
-	"rex/fanout-service/api"
-	"rex/fanout-service/httpapi"
-	"rex/fanout-service/provider"
+	"github.com/redis/go-redis/v9"
+
+	"rex/fanout-service/cache"
+	"rex/fanout-service/limit"
+	"rex/fanout-service/retry"
 )
 
-// environment is what the service reads of the outside; nothing else in this module does.
-type environment struct {
-	get func(string) string // "" when unset
-	all []string            // "NAME=value"
+// settings is everything the environment and the file it names decide.
+type settings struct {
+	listen string // host:port, or unix: and a path
+	drain  time.Duration
+	level  slog.Level
+
+	providers providers
+	allowed   []netip.Prefix // networks that providers may be in besides the public one
+	limits    limit.Config
+	retry     retry.Config
+	cache     *cache.Config // nil: off
+	redis     *redis.Options
+
+	maxCalls int   // at once; 0: as many as there are file descriptors for
+	maxBytes int64 // of text that waits for readers
+	maxBody  int64 // of a request
+
+	spans      bool
+	passTrace  bool     // tell providers the trace they are part of
+	workspaces []string // that have labels of their own in metrics; none: the first that come
+	pprof      string   // "" for off
 }
 
-// settings is everything the environment decides.
-type settings struct {
-	listen    string
-	drain     time.Duration
-	providers []provider.Config      // the configured ones
-	known     []httpapi.ProviderInfo // all, configured or not
-}
+// Defaults of settings.
+const (
+	defaultListen   = "127.0.0.1:8099"
+	defaultDrain    = 10 // seconds
+	defaultTTL      = 24 * 60 * 60
+	defaultCache    = 64 << 20
+	defaultMaxBytes = 256 << 20
+	defaultMaxBody  = 16 << 20
+)
 
 func readSettings(env environment) (settings, error) {
-	s := settings{listen: env.get("REX_FANOUT_LISTEN"), drain: 10 * time.Second}
-	if s.listen == "" {
-		s.listen = "127.0.0.1:8099"
+	r := &reader{environment: env}
+	s := settings{
+		listen:    r.text("REX_FANOUT_LISTEN", defaultListen),
+		drain:     time.Duration(r.integer("REX_FANOUT_DRAIN_SECONDS", defaultDrain, 0, 3600)) * time.Second,
+		level:     r.level("REX_FANOUT_LOG_LEVEL"),
+		providers: r.providers(),
+		allowed:   r.networks("REX_FANOUT_ALLOW_ADDRESSES"),
+		cache:     r.cache(),
+		redis:     r.redis("REX_REDIS_URL"),
+		maxCalls:  int(r.integer("REX_FANOUT_MAX_CALLS", 0, 1, 1e6)),
+		maxBytes:  r.integer("REX_FANOUT_MAX_BYTES", defaultMaxBytes, 1<<20, math.MaxInt64),
+		maxBody:   r.integer("REX_FANOUT_MAX_BODY_BYTES", defaultMaxBody, 1<<10, 1<<30),
+		spans:     r.flag("OTEL_ENABLED", false),
+		passTrace: r.flag("REX_FANOUT_TRACE_PROVIDERS", true),
+		pprof:     r.loopback("REX_FANOUT_PPROF_LISTEN"),
 	}
-	if raw := env.get("REX_FANOUT_DRAIN_SECONDS"); raw != "" {
-		seconds, err := strconv.Atoi(raw)
-		if err != nil || seconds < 0 {
-			return s, fmt.Errorf("REX_FANOUT_DRAIN_SECONDS: %q is not a number of seconds", raw)
+	s.providers.written = append(s.providers.written, r.proxies()...)
+	r.file("REX_FANOUT_CONFIG", &s)
+	if most := int(r.integer("REX_FANOUT_MAX_CONCURRENT", 0, 1, 1e6)); most > 0 {
+		if s.limits.Default.MaxConcurrent > 0 {
+			r.fail("REX_FANOUT_MAX_CONCURRENT is also in the file of REX_FANOUT_CONFIG; keep one")
 		}
-		s.drain = time.Duration(seconds) * time.Second
+		s.limits.Default.MaxConcurrent = most
 	}
-	rows, err := providerRows(env)
+	return s, r.err
+}
+
+func (r *reader) level(name string) slog.Level {
+	switch strings.ToUpper(r.text(name, "INFO")) {
+	case "DEBUG":
+		return slog.LevelDebug
+	case "INFO":
+		return slog.LevelInfo
+	case "WARNING", "WARN":
+		return slog.LevelWarn
+	case "ERROR":
+		return slog.LevelError
+	default:
+		r.fail("%s takes DEBUG, INFO, WARNING or ERROR", name)
+		return slog.LevelInfo
+	}
+}
+
+// networks reads prefixes like 10.0.0.0/8; a lone address is a network of one.
+func (r *reader) networks(name string) []netip.Prefix {
+	var found []netip.Prefix
+	for _, item := range r.list(name) {
+		prefix, err := netip.ParsePrefix(item)
+		if address, lone := netip.ParseAddr(item); lone == nil {
+			prefix, err = netip.PrefixFrom(address, address.BitLen()), nil
+		}
+		if err != nil {
+			r.fail("%s takes networks like 10.1.0.0/16, separated by commas", name)
+			return nil
+		}
+		found = append(found, prefix.Masked())
+	}
+	return found
+}
+
+// cache reads whether answers are kept. CACHE_ENABLED counts where REX_CACHE_ENABLED is not set.
+func (r *reader) cache() *cache.Config {
+	config := &cache.Config{
+		MaxBytes: r.integer("REX_CACHE_BYTES", defaultCache, 0, math.MaxInt64),
+		TTL:      time.Duration(r.integer("REX_CACHE_TTL_SECONDS", defaultTTL, 1, 366*24*60*60)) * time.Second,
+	}
+	if !r.flag("REX_CACHE_ENABLED", r.flag("CACHE_ENABLED", true)) {
+		return nil
+	}
+	return config
+}
+
+// Redis is asked on the way of calls that can do without it: it answers soon, or not at all.
+const (
+	redisDial = 200 * time.Millisecond
+	redisWait = 100 * time.Millisecond
+	redisPool = 64
+)
+
+func (r *reader) redis(name string) *redis.Options {
+	value := r.text(name, "")
+	if value == "" {
+		return nil
+	}
+	options, err := redis.ParseURL(value)
 	if err != nil {
-		return s, err
+		// The error may repeat the address, and that a password.
+		r.fail("%s takes an address like redis://:password@host:6379/0, or rediss:// for TLS", name)
+		return nil
 	}
-	for _, row := range rows {
-		config, configured, err := readProvider(env, row)
-		if err != nil {
-			return s, err
-		}
-		if configured {
-			s.providers = append(s.providers, config)
-		}
-		s.known = append(s.known, httpapi.ProviderInfo{Name: row.Name, Title: row.Title, Configured: configured})
-	}
-	return s, nil
+	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = redisDial, redisWait, redisWait
+	options.PoolTimeout = redisWait
+	options.PoolSize = redisPool
+	options.MaxRetries = -1
+	options.ContextTimeoutEnabled = true
+	options.DisableIdentity = true
+	return options
 }
 
-var customProvider = regexp.MustCompile(`^REX_PROVIDER_([A-Z][A-Z0-9_]{0,31})_BASE_URL$`)
-
-// providerRows are the built-in providers and those that REX_PROVIDER_<NAME>_BASE_URL defines.
-func providerRows(env environment) ([]api.Provider, error) {
-	rows := api.Providers()
-	slices.Sort(env.all)
-	for _, pair := range env.all {
-		variable, value, _ := strings.Cut(pair, "=")
-		match := customProvider.FindStringSubmatch(variable)
-		if match == nil || value == "" {
-			continue
-		}
-		name := strings.ToLower(match[1])
-		if slices.ContainsFunc(rows, func(row api.Provider) bool { return row.Name == name }) {
-			return nil, fmt.Errorf("%s: %q is a built-in provider", variable, name)
-		}
-		rows = append(rows, api.Provider{
-			Name: name, Title: name, BaseURLEnv: variable,
-			APIKeyEnv: strings.TrimSuffix(variable, "BASE_URL") + "API_KEY",
-		})
+// loopback reads an address to listen on that nobody else can reach.
+func (r *reader) loopback(name string) string {
+	value := r.text(name, "")
+	if value == "" {
+		return ""
 	}
-	return rows, nil
+	host, _, err := net.SplitHostPort(value)
+	address, literal := netip.ParseAddr(host)
+	if err != nil || host != "localhost" && (literal != nil || !address.IsLoopback()) {
+		r.fail("%s takes an address on loopback, like 127.0.0.1:6060: profiles show memory", name)
+		return ""
+	}
+	return value
 }
 
-// readProvider resolves one provider; configured says whether calls to it can be made.
-func readProvider(env environment, row api.Provider) (config provider.Config, configured bool, err error) {
-	config = provider.Config{Name: row.Name, BaseURL: row.BaseURL, Quirks: row.Quirks}
-	if override := env.get(row.BaseURLEnv); override != "" {
-		config.BaseURL = override
-	}
-	if config.BaseURL == "" {
-		return config, false, nil
-	}
-	config.BaseURL = strings.TrimRight(config.BaseURL, "/")
-	address, err := url.Parse(config.BaseURL)
-	if err != nil || address.Scheme != "http" && address.Scheme != "https" || address.Host == "" ||
-		address.User != nil || address.RawQuery != "" || address.Fragment != "" {
-		// The value is not repeated: people put keys into addresses.
-		return config, false, fmt.Errorf("%s: not an http(s) address without user, query and fragment", row.BaseURLEnv)
-	}
-	key := ""
-	if row.APIKeyEnv != "" {
-		if key, err = secret(env, row.APIKeyEnv); err != nil {
-			return config, false, err
+// describe says what is configured, without addresses and keys.
+func (s *settings) describe() string {
+	var out strings.Builder
+	for _, known := range s.providers.known {
+		state := "not configured"
+		if known.Configured {
+			state = "configured"
 		}
-	}
-	config.Keys = []fanout.Key{fanout.NewKey(key)}
-	return config, key != "" || !row.KeyRequired, nil
-}
-
-// secret reads NAME, or the file that NAME_FILE names.
-func secret(env environment, name string) (string, error) {
-	value := strings.TrimSpace(env.get(name))
-	if path := env.get(name + "_FILE"); value == "" && path != "" {
-		content, err := os.ReadFile(path) //nolint:gosec // the operator names the file
-		if err != nil {
-			return "", fmt.Errorf("%s_FILE: the file cannot be read", name)
+		for _, config := range s.providers.configs {
+			if config.Name == known.Name && len(config.Keys) > 1 {
+				state = fmt.Sprintf("configured, %d keys", len(config.Keys))
+			}
 		}
-		value = strings.TrimSpace(string(content))
+		fmt.Fprintf(&out, "%-12s %s\n", known.Name, state)
 	}
-	if strings.ContainsFunc(value, func(r rune) bool { return r < 0x21 || r > 0x7e }) {
-		return "", fmt.Errorf("%s: a key is printable ASCII without spaces", name)
+	on := map[bool]string{true: "on", false: "off"}
+	fmt.Fprintf(&out, "\n%-12s %s\n", "cache", on[s.cache != nil])
+	if s.cache != nil {
+		fmt.Fprintf(&out, "%-12s %d bytes in memory, for %s\n", "", s.cache.MaxBytes, s.cache.TTL)
 	}
-	return value, nil
+	fmt.Fprintf(&out, "%-12s %s\n", "redis", on[s.redis != nil])
+	fmt.Fprintf(&out, "%-12s %d rules besides the default\n", "limits", len(s.limits.Rules))
+	fmt.Fprintf(&out, "%-12s %d calls at once, %d bytes of text, %d bytes a request\n", "bounds", s.maxCalls, s.maxBytes, s.maxBody)
+	fmt.Fprintf(&out, "%-12s %s\n%-12s %s\n", "spans", on[s.spans], "pprof", on[s.pprof != ""])
+	return out.String()
 }

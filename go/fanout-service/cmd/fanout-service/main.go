@@ -1,6 +1,6 @@
 // Command fanout-service sends one request to many language models and brings their answers back
-// as one stream. CONTRACT.md says what it speaks; this file wires it and is, with config.go, the
-// only place that reads the environment.
+// as one stream. CONTRACT.md says what it speaks. This folder wires it, and is the only place that
+// reads the environment.
 package main
 
 import (
@@ -10,30 +10,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"rex/fanout-service/engine"
-	"rex/fanout-service/httpapi"
-	"rex/fanout-service/provider"
-	"rex/fanout-service/provider/openai"
+	"rex/fanout-service/telemetry"
 )
 
 // version is set at build time with -ldflags "-X main.version=…".
 var version = "dev"
 
-// sendBuffer bounds what the kernel holds for a slow reader: megabytes there would hide that it
-// is behind.
-const sendBuffer = 256 << 10
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	env := environment{get: os.Getenv, all: os.Environ()}
+	boundMemory(env)
 	err := run(ctx, os.Args[1:], env, os.Stdin, os.Stdout)
 	stop()
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
@@ -59,8 +52,12 @@ func run(ctx context.Context, args []string, env environment, stdin io.Reader, s
 	if err != nil {
 		return err
 	}
+	if s.maxCalls == 0 {
+		s.maxCalls = callsFor(descriptors())
+	}
 	if *check {
-		return describe(s, stdout)
+		_, err := io.WriteString(stdout, s.describe())
+		return err
 	}
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
@@ -70,38 +67,35 @@ func run(ctx context.Context, args []string, env environment, stdin io.Reader, s
 			leave(errParentGone)
 		}()
 	}
-	return serve(ctx, s, slog.New(slog.NewJSONHandler(stdout, nil)))
+	out := telemetry.NewWriter(stdout)
+	defer func() { _ = out.Close() }()
+	return serve(ctx, s, out)
 }
 
 // errParentGone ends the service at once: nobody is left to read an answer.
 var errParentGone = errors.New("standard input closed")
 
-func serve(ctx context.Context, s settings, log *slog.Logger) error {
-	client := provider.NewClient()
-	defer client.CloseIdleConnections()
-	providers := map[string]engine.Upstream{}
-	for _, config := range s.providers {
-		providers[config.Name] = engine.Upstream{Provider: openai.New(config, client), Keys: config.Keys}
+func serve(ctx context.Context, s settings, out *telemetry.Writer) error {
+	log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: s.level}))
+	service, err := newService(ctx, s, out, log)
+	if err != nil {
+		return err
 	}
-	e := engine.New(engine.Config{}, providers, log)
-	server := &http.Server{
-		Handler:           httpapi.New(e, httpapi.Options{Version: version, Providers: s.known}),
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetWriteBuffer(sendBuffer) // the kernel's default works too, only later
-			}
-			return ctx
-		},
-	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", s.listen)
+	defer service.Close(log)
+	listener, err := listen(ctx, s.listen)
 	if err != nil {
 		return fmt.Errorf("REX_FANOUT_LISTEN: %w", err)
 	}
-	log.Info("listening", "address", listener.Addr().String(), "version", version, "providers", len(s.providers))
+	log.Info("listening", "address", listener.Addr().String(), "version", version, "providers", len(s.providers.configs))
+	profiles, err := serveProfiles(ctx, s.pprof, log)
+	if err != nil {
+		_ = listener.Close()
+		return fmt.Errorf("REX_FANOUT_PPROF_LISTEN: %w", err)
+	}
+	if profiles != nil {
+		defer func() { _ = profiles.Close() }()
+	}
+	server := newServer(service.handler, log)
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	select {
@@ -109,13 +103,15 @@ func serve(ctx context.Context, s settings, log *slog.Logger) error {
 		return err
 	case <-ctx.Done():
 	}
-	drain(context.Cause(ctx), s.drain, e, log)
+	drain(context.Cause(ctx), s.drain, service.engine, log)
 	err = server.Close()
-	e.Wait()
+	service.engine.Wait()
 	log.Info("stopped")
 	return err
 }
 
+// drain lets the fan-outs in flight finish. The service says at once that it is not ready, and
+// goes on answering until they are over.
 func drain(why error, limit time.Duration, e *engine.Engine, log *slog.Logger) {
 	if errors.Is(why, errParentGone) {
 		limit = 0
@@ -126,18 +122,4 @@ func drain(why error, limit time.Duration, e *engine.Engine, log *slog.Logger) {
 	if err := e.Drain(ctx); err != nil {
 		log.Warn("drain cut short", "in_flight", e.InFlight())
 	}
-}
-
-// describe prints what is configured, without addresses and keys.
-func describe(s settings, stdout io.Writer) error {
-	for _, p := range s.known {
-		state := "not configured"
-		if p.Configured {
-			state = "configured"
-		}
-		if _, err := fmt.Fprintf(stdout, "%-12s %s\n", p.Name, state); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -53,13 +53,13 @@ func TestProvidersAreConfiguredByTheEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := map[string]string{}
-	for _, p := range s.providers {
+	for _, p := range s.providers.configs {
 		got[p.Name] = p.BaseURL + " " + p.Keys[0].Reveal()
 	}
 	want := map[string]string{
 		"local":  "http://127.0.0.1:9/v1 ",
 		"openai": "https://api.openai.com/v1 " + canary,
-		"google": "https://generativelanguage.googleapis.com/v1beta/openai " + canary,
+		"google": "https://generativelanguage.googleapis.com/v1beta " + canary,
 		"vllm":   "http://127.0.0.1:8/v1 ",
 		"mine":   "https://mine.example/v1 " + canary,
 	}
