@@ -305,13 +305,9 @@ def _check_call(call: CallRequest, path: str) -> None:
 
 
 def _check_image(image: ImagePart, path: str) -> None:
-    if image.url is not UNSET:
-        if image.data is not UNSET or image.media_type is not UNSET:
-            raise WireError("an image has an address or data", f"{path}.url")
-        return
     for name in ("media_type", "data"):
-        if getattr(image, name) is UNSET:
-            raise WireError("an image has an address or data", f"{path}.{name}")
+        if (getattr(image, name) is UNSET) is (image.url is UNSET):
+            raise WireError("an image has an address, or a media type and data", f"{path}.{name}")
 
 
 def check_request(request: FanoutRequest) -> None:

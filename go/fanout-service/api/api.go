@@ -19,6 +19,7 @@ type Provider struct {
 	BaseURLEnv  string          `json:"base_url_env"`
 	APIKeyEnv   string          `json:"api_key_env"` // "" when it takes none
 	KeyRequired bool            `json:"key_required"`
+	Wire        string          `json:"wire"` // the format it speaks: openai, anthropic or gemini
 	Quirks      provider.Quirks `json:"quirks"`
 }
 

@@ -17,7 +17,17 @@ import (
 
 func schema(t *testing.T, name string) *jsonschema.Schema {
 	t.Helper()
-	compiled, err := jsonschema.NewCompiler().Compile("schema/" + name + ".schema.json")
+	compiler := jsonschema.NewCompiler()
+	for _, each := range []string{"line", "whole"} { // one refers to the other by its id
+		raw, err := os.ReadFile("schema/" + each + ".schema.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := compiler.AddResource("rex:fanout/v2/"+each, parse(t, raw)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compiled, err := compiler.Compile("schema/" + name + ".schema.json")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +110,20 @@ func TestTheSchemaTellsStreamsApart(t *testing.T) {
 	})
 }
 
+func TestTheSchemaTellsWholeAnswersApart(t *testing.T) {
+	whole := schema(t, "whole")
+	golden(t, "wholes/valid/*.json", func(t *testing.T, raw []byte) {
+		if err := whole.Validate(parse(t, raw)); err != nil {
+			t.Error(err)
+		}
+	})
+	golden(t, "wholes/invalid/*.json", func(t *testing.T, raw []byte) {
+		if whole.Validate(parse(t, raw)) == nil {
+			t.Error("accepted")
+		}
+	})
+}
+
 func TestTheSchemaKnowsEveryKind(t *testing.T) {
 	raw, err := os.ReadFile("kinds.json")
 	if err != nil {
@@ -134,6 +158,9 @@ func TestProvidersHaveUsableNames(t *testing.T) {
 		seen[p.Name] = true
 		if p.BaseURLEnv == "" || p.KeyRequired && p.APIKeyEnv == "" {
 			t.Errorf("%s cannot be configured", p.Name)
+		}
+		if p.Wire != "openai" && p.Wire != "anthropic" && p.Wire != "gemini" {
+			t.Errorf("%s speaks %q", p.Name, p.Wire)
 		}
 		if strings.HasSuffix(p.BaseURL, "/") {
 			t.Errorf("%s: the address ends with a slash", p.Name)

@@ -9,11 +9,15 @@ import (
 	fanout "rex/fanout-service"
 )
 
-// The limits of the contract.
+// The version and the limits of the contract.
 const (
+	version        = 2
 	maxBody        = 16 << 20
 	maxCalls       = 512
 	maxMessages    = 1024
+	maxParts       = 64 // of a message
+	maxAttempts    = 3
+	maxFallbacks   = 3
 	maxWait        = 3_600_000 // ms, of a deadline or timeout
 	maxCoalesce    = 1000      // ms
 	maxModel       = 256
@@ -22,16 +26,25 @@ const (
 	maxStops       = 4
 	maxStop        = 256
 	maxTemperature = 2
+	maxURL         = 2048
 )
 
 var (
 	idForm       = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
 	providerForm = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,31}$`)
 	modelForm    = regexp.MustCompile(`^[^\x00-\x20\x7f]+$`)
+	keyForm      = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	urlForm      = regexp.MustCompile(`^https?://[^\x00-\x20\x7f]+$`)
 )
 
+// asked is what a body asks for: calls, and in which form their answers go back.
+type asked struct {
+	fanout.Request
+	whole bool // in one piece, instead of a stream of lines
+}
+
 // decode reads the body of POST /fanout, as CONTRACT.md and request.schema.json say.
-func decode(body []byte) (fanout.Request, error) {
+func decode(body []byte) (asked, error) {
 	d := decoder{newFields(body)}
 	request, err := d.request()
 	if err == nil {
@@ -42,16 +55,20 @@ func decode(body []byte) (fanout.Request, error) {
 
 type decoder struct{ fields }
 
-func (d decoder) request() (fanout.Request, error) {
-	request := fanout.Request{Coalesce: fanout.DefaultCoalesce}
+func (d decoder) request() (asked, error) {
+	request := asked{Request: fanout.Request{Coalesce: fanout.DefaultCoalesce}}
 	ids := map[string]bool{}
+	cached := false
+	streamed := true
 	err := d.object("", map[string]member{
 		"v": func(path string) error {
-			_, err := d.whole(path, 1, 1)
+			_, err := d.whole(path, version, version)
 			return err
 		},
 		"id":          d.matching(&request.ID, idForm),
 		"request_id":  d.matching(&request.RequestID, idForm),
+		"workspace":   d.matching(&request.Workspace, idForm),
+		"stream":      d.boolean(&streamed),
 		"deadline_ms": d.milliseconds(&request.Deadline, 1, maxWait),
 		"coalesce_ms": d.milliseconds(&request.Coalesce, 0, maxCoalesce),
 		"calls": func(path string) error {
@@ -61,28 +78,25 @@ func (d decoder) request() (fanout.Request, error) {
 					err = invalid(path+".id", "Call ids are unique.")
 				}
 				ids[call.ID] = true
+				cached = cached || call.Cache != nil
 				request.Calls = append(request.Calls, call)
 				return err
 			})
 		},
 	}, "v", "id", "deadline_ms", "calls")
+	if err == nil && cached && request.Workspace == "" {
+		err = invalid("workspace", "Required where a call uses the cache.")
+	}
+	request.whole = !streamed
 	return request, err
 }
 
 func (d decoder) call(path string) (fanout.Call, error) {
-	call := fanout.Call{Timeouts: fanout.DefaultTimeouts}
+	call := fanout.Call{Timeouts: fanout.DefaultTimeouts, Retry: fanout.Retry{Attempts: 1}}
 	err := d.object(path, map[string]member{
 		"id":       d.matching(&call.ID, idForm),
 		"provider": d.matching(&call.Provider, providerForm),
-		"model": func(path string) error {
-			if err := d.matching(&call.Model, modelForm)(path); err != nil {
-				return err
-			}
-			if utf8.RuneCountInString(call.Model) > maxModel {
-				return invalid(path, "At most %d characters.", maxModel)
-			}
-			return nil
-		},
+		"model":    d.model(&call.Model),
 		"messages": func(path string) error {
 			return d.list(path, maxMessages, tooLarge, func(path string) error {
 				message, err := d.message(path)
@@ -92,28 +106,87 @@ func (d decoder) call(path string) (fanout.Call, error) {
 		},
 		"params":      func(path string) error { return d.params(path, &call.Params) },
 		"timeouts_ms": func(path string) error { return d.timeouts(path, &call.Timeouts) },
+		"whole":       d.boolean(&call.Whole),
+		"thoughts":    d.boolean(&call.Thoughts),
+		"retry":       func(path string) error { return d.retry(path, &call.Retry) },
+		"fallbacks": func(path string) error {
+			return d.list(path, maxFallbacks, invalid, func(path string) error {
+				target, err := d.target(path)
+				call.Fallbacks = append(call.Fallbacks, target)
+				return err
+			})
+		},
+		"hedge": func(path string) (err error) {
+			call.Hedge, err = d.hedge(path)
+			return err
+		},
+		"cache": func(path string) (err error) {
+			call.Cache, err = d.cache(path)
+			return err
+		},
 	}, "id", "provider", "model", "messages")
 	return call, err
 }
 
-func (d decoder) message(path string) (message fanout.Message, err error) {
-	err = d.object(path, map[string]member{
-		"role": func(path string) (err error) {
-			message.Role, err = d.text(path)
-			switch {
-			case err != nil:
-				return err
-			case message.Role == "system", message.Role == "user", message.Role == "assistant":
-				return nil
-			}
-			return invalid(path, "Expected system, user or assistant.")
-		},
-		"content": func(path string) (err error) {
-			message.Content, err = d.text(path)
+func (d decoder) retry(path string, retry *fanout.Retry) error {
+	return d.object(path, map[string]member{
+		"attempts": func(path string) error {
+			n, err := d.whole(path, 1, maxAttempts)
+			retry.Attempts = int(n)
 			return err
 		},
-	}, "role", "content")
-	return message, err
+		"restart": d.boolean(&retry.Restart),
+	})
+}
+
+func (d decoder) target(path string) (target fanout.Target, err error) {
+	err = d.object(path, map[string]member{
+		"provider": d.matching(&target.Provider, providerForm),
+		"model":    d.model(&target.Model),
+	}, "provider", "model")
+	return target, err
+}
+
+func (d decoder) hedge(path string) (*fanout.Hedge, error) {
+	hedge := &fanout.Hedge{}
+	err := d.object(path, map[string]member{
+		"after_ms": d.milliseconds(&hedge.After, 1, maxWait),
+		"provider": d.matching(&hedge.Target.Provider, providerForm),
+		"model":    d.model(&hedge.Target.Model),
+	}, "after_ms")
+	switch {
+	case err != nil:
+	case hedge.Target.Provider == "" && hedge.Target.Model != "":
+		err = invalid(path+".provider", "Required where there is a model.")
+	case hedge.Target.Provider != "" && hedge.Target.Model == "":
+		err = invalid(path+".model", "Required where there is a provider.")
+	}
+	return hedge, err
+}
+
+func (d decoder) cache(path string) (*fanout.CacheUse, error) {
+	use := &fanout.CacheUse{}
+	err := d.object(path, map[string]member{
+		"key": d.matching(&use.Key, keyForm),
+		"mode": func(path string) error {
+			mode, err := d.text(path)
+			if err != nil {
+				return err
+			}
+			switch mode {
+			case "read_write":
+				use.Read, use.Write = true, true
+			case "read":
+				use.Read = true
+			case "write":
+				use.Write = true
+			default:
+				return invalid(path, "Expected read_write, read or write.")
+			}
+			return nil
+		},
+	}, "key", "mode")
+	return use, err
 }
 
 func (d decoder) params(path string, params *fanout.Params) error {
@@ -162,6 +235,25 @@ func (d decoder) matching(into *string, form *regexp.Regexp) member {
 		}
 		*into = text
 		return nil
+	}
+}
+
+func (d decoder) model(into *string) member {
+	return func(path string) error {
+		if err := d.matching(into, modelForm)(path); err != nil {
+			return err
+		}
+		if utf8.RuneCountInString(*into) > maxModel {
+			return invalid(path, "At most %d characters.", maxModel)
+		}
+		return nil
+	}
+}
+
+func (d decoder) boolean(into *bool) member {
+	return func(path string) (err error) {
+		*into, err = d.truth(path)
+		return err
 	}
 }
 

@@ -82,6 +82,11 @@ func (f fields) list(path string, limit int, over func(field, format string, arg
 	if err := f.open('[', path, "a list"); err != nil {
 		return err
 	}
+	return f.elements(path, limit, over, element)
+}
+
+// elements reads a list whose bracket has been read.
+func (f fields) elements(path string, limit int, over func(field, format string, args ...any) error, element member) error {
 	n := 0
 	for ; f.dec.More(); n++ {
 		if n == limit {
@@ -108,6 +113,18 @@ func (f fields) text(path string) (string, error) {
 		return "", invalid(path, "Expected text.")
 	}
 	return text, nil
+}
+
+func (f fields) truth(path string) (bool, error) {
+	token, err := f.token()
+	if err != nil {
+		return false, err
+	}
+	truth, ok := token.(bool)
+	if !ok {
+		return false, invalid(path, "Expected true or false.")
+	}
+	return truth, nil
 }
 
 func (f fields) whole(path string, from, to int64) (int64, error) {

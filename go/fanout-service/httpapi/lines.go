@@ -2,23 +2,17 @@ package httpapi
 
 import (
 	"encoding/json"
-	"net/http"
 	"strconv"
 	"time"
 
 	fanout "rex/fanout-service"
 )
 
-// writeLimit is how long a reader may take nothing while there is something to send.
-const writeLimit = 30 * time.Second
-
-// lines writes the answer of POST /fanout, a line and a flush a batch.
+// lines writes the answer of POST /fanout as a stream, a line and a flush a batch.
 type lines struct {
-	w       http.ResponseWriter
-	control *http.ResponseController
-	limit   time.Duration
-	n       int64
-	buf     []byte
+	out *flow
+	n   int64
+	buf []byte
 }
 
 func (l *lines) write(events []fanout.Event, end *fanout.End) error {
@@ -34,19 +28,17 @@ func (l *lines) write(events []fanout.Event, end *fanout.End) error {
 	}
 	l.buf = append(l.buf, ']')
 	if end != nil {
+		l.buf = append(l.buf, ',')
 		l.buf = appendEnd(l.buf, end)
 	}
 	l.buf = append(l.buf, '}', '\n')
-	if err := l.control.SetWriteDeadline(time.Now().Add(l.limit)); err != nil {
-		return err
-	}
-	if _, err := l.w.Write(l.buf); err != nil {
+	if err := l.out.write(l.buf); err != nil {
 		return err
 	}
 	if cap(l.buf) > 1<<20 {
 		l.buf = nil
 	}
-	return l.control.Flush()
+	return nil
 }
 
 // appendEvent writes an event by hand: this runs for every chunk. Call ids need no escaping (the
@@ -59,21 +51,36 @@ func appendEvent(b []byte, e *fanout.Event) []byte {
 	b = append(b, `","at_ms":`...)
 	b = strconv.AppendInt(b, e.At.Milliseconds(), 10)
 	switch e.Type {
-	case fanout.Queued, fanout.Thought, fanout.AttemptFailed: // nothing makes these yet
+	case fanout.Queued:
 	case fanout.Started:
-		b = append(b, `,"attempt":`...)
-		b = strconv.AppendInt(b, int64(e.Attempt), 10)
-	case fanout.Chunk:
+		b = appendAttempt(b, e.Attempt)
+		b = append(b, `,"reason":"`...)
+		b = append(b, e.Reason...)
+		b = append(b, '"')
+		b = appendTarget(b, e.Target)
+	case fanout.Thought, fanout.Chunk:
 		b = append(b, `,"text":"`...)
 		b = append(b, e.Text...)
 		b = append(b, '"')
+	case fanout.AttemptFailed:
+		b = appendAttempt(b, e.Attempt)
+		b = appendFailure(b, e.Failure)
+		b = append(b, `,"wait_ms":`...)
+		b = appendMoment(b, e.Wait)
+		b = appendUsage(b, e.Usage)
+		b = appendTiming(b, e.Timing)
 	case fanout.Finished:
+		b = appendAttempt(b, e.Attempt)
+		b = appendTarget(b, e.Target)
 		b = append(b, `,"finish_reason":"`...)
 		b = append(b, e.FinishReason...)
 		b = append(b, '"')
 		b = appendUsage(b, e.Usage)
 		b = appendTiming(b, e.Timing)
+		b = append(b, `,"cached_age_ms":`...)
+		b = appendMoment(b, e.CachedAge)
 	case fanout.Failed:
+		b = appendAttempt(b, e.Attempt)
 		b = appendFailure(b, e.Failure)
 		b = appendUsage(b, e.Usage)
 		b = appendTiming(b, e.Timing)
@@ -81,15 +88,40 @@ func appendEvent(b []byte, e *fanout.Event) []byte {
 	return append(b, '}')
 }
 
-func appendFailure(b []byte, f *fanout.Failure) []byte {
-	message, err := json.Marshal(f.Message())
-	if err != nil {
-		message = []byte(`"?"`) // a string always marshals
+func appendAttempt(b []byte, attempt int) []byte {
+	b = append(b, `,"attempt":`...)
+	return strconv.AppendInt(b, int64(attempt), 10)
+}
+
+// appendTarget escapes the model, whose rules allow for quotes.
+func appendTarget(b []byte, t fanout.Target) []byte {
+	b = append(b, `,"provider":"`...)
+	b = append(b, t.Provider...)
+	b = append(b, `","model":`...)
+	return appendString(b, t.Model)
+}
+
+// appendString writes text that is not escaped yet.
+func appendString(b []byte, text string) []byte {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			quoted, err := json.Marshal(text)
+			if err != nil {
+				return append(b, `"?"`...) // a string always marshals
+			}
+			return append(b, quoted...)
+		}
 	}
+	b = append(b, '"')
+	b = append(b, text...)
+	return append(b, '"')
+}
+
+func appendFailure(b []byte, f *fanout.Failure) []byte {
 	b = append(b, `,"kind":"`...)
 	b = append(b, f.Kind...)
 	b = append(b, `","message":`...)
-	b = append(b, message...)
+	b = appendString(b, f.Message())
 	b = append(b, `,"retryable":`...)
 	b = strconv.AppendBool(b, f.Kind.Retryable())
 	b = append(b, `,"status":`...)
@@ -119,6 +151,8 @@ func appendUsage(b []byte, u *fanout.Usage) []byte {
 func appendTiming(b []byte, t fanout.Timing) []byte {
 	b = append(b, `,"timing_ms":{"queued":`...)
 	b = appendMoment(b, t.Queued)
+	b = append(b, `,"admitted":`...)
+	b = appendMoment(b, t.Admitted)
 	b = append(b, `,"connect":`...)
 	b = appendMoment(b, t.Connect)
 	b = append(b, `,"first_token":`...)
@@ -144,7 +178,7 @@ func appendUnless(b []byte, n, none int64) []byte {
 }
 
 func appendEnd(b []byte, end *fanout.End) []byte {
-	b = append(b, `,"end":{"calls":`...)
+	b = append(b, `"end":{"calls":`...)
 	b = strconv.AppendInt(b, int64(end.Calls), 10)
 	b = append(b, `,"finished":`...)
 	b = strconv.AppendInt(b, int64(end.Finished), 10)

@@ -1,8 +1,9 @@
-// Package httpapi speaks contract v1 over HTTP: it reads requests, hands them to the engine, and
+// Package httpapi speaks contract v2 over HTTP: it reads requests, hands them to the engine, and
 // writes what happens as lines of JSON.
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,8 +17,8 @@ import (
 )
 
 const (
-	readLimit    = 30 * time.Second // for a body to arrive
-	retryDrained = "2"              // seconds; another process will have taken over by then
+	readLimit  = 30 * time.Second // for a body to arrive
+	retryAfter = "1"              // seconds: when a service that cannot take a request may be asked again
 )
 
 // ProviderInfo is a line of GET /providers.
@@ -29,9 +30,12 @@ type ProviderInfo struct {
 
 // Options are what the handler needs to know besides the engine.
 type Options struct {
-	Version    string
-	Providers  []ProviderInfo
-	WriteLimit time.Duration // how long a reader may take nothing; 0 means 30 s
+	Version   string
+	Providers []ProviderInfo
+	Patience  time.Duration // how long a reader may take nothing until its calls are stopped; 0 means 30 s
+	MaxBody   int64         // bytes of a request's body; 0 means 16 MiB
+	Ready     func() bool   // whether fan-outs can be taken, besides draining; nil means always
+	Metrics   http.Handler  // of GET /metrics; nil: there is none
 }
 
 type api struct {
@@ -41,8 +45,11 @@ type api struct {
 
 // New returns the service's handler.
 func New(e *engine.Engine, options Options) http.Handler {
-	if options.WriteLimit == 0 {
-		options.WriteLimit = writeLimit
+	if options.Patience == 0 {
+		options.Patience = patience
+	}
+	if options.MaxBody == 0 {
+		options.MaxBody = maxBody
 	}
 	a := &api{e, options}
 	mux := http.NewServeMux()
@@ -50,6 +57,10 @@ func New(e *engine.Engine, options Options) http.Handler {
 	mux.HandleFunc("/fanout/{id}", only(http.MethodDelete, a.cancel))
 	mux.HandleFunc("/fanout/{id}/calls/{call}", only(http.MethodDelete, a.cancel))
 	mux.HandleFunc("/healthz", only(http.MethodGet, a.health))
+	mux.HandleFunc("/readyz", only(http.MethodGet, a.ready))
+	if options.Metrics != nil {
+		mux.HandleFunc("/metrics", only(http.MethodGet, options.Metrics.ServeHTTP))
+	}
 	mux.HandleFunc("/providers", only(http.MethodGet, a.providers))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, &refusal{http.StatusNotFound, "invalid_request", "There is nothing at this path.", ""})
@@ -66,51 +77,84 @@ func (a *api) fanout(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	run, err := a.engine.Start(r.Context(), request, received)
+	run, err := a.engine.Start(r.Context(), request.Request, received)
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := newFlow(w, a.options.Patience, func() { run.Stop(fanout.SlowReader) })
 	w.Header().Set("Cache-Control", "no-store")
-	out := lines{w: w, control: http.NewResponseController(w), limit: a.options.WriteLimit}
-	if err := run.Read(r.Context(), out.write); err != nil {
+	if request.whole {
+		err = answerWhole(r.Context(), run, &request, out)
+	} else {
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		err = run.Read(r.Context(), (&lines{out: out}).write)
+	}
+	if err != nil {
 		// The stream has no end line, and closing the connection tells the reader so.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-func (a *api) read(w http.ResponseWriter, r *http.Request) (fanout.Request, error) {
+// answerWhole waits for every call and answers in one piece.
+func answerWhole(ctx context.Context, run *engine.Run, request *asked, out *flow) error {
+	answer := newWhole(request.Calls, func() { run.Stop(fanout.ResponseTooLarge) })
+	if err := run.Read(ctx, answer.take); err != nil {
+		return err
+	}
+	out.w.Header().Set("Content-Type", "application/json")
+	return out.write(answer.json())
+}
+
+func (a *api) read(w http.ResponseWriter, r *http.Request) (asked, error) {
 	media, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if media != "application/json" {
-		return fanout.Request{}, &refusal{http.StatusUnsupportedMediaType, "invalid_request", "Send application/json.", ""}
+		return asked{}, &refusal{http.StatusUnsupportedMediaType, "invalid_request", "Send application/json.", ""}
 	}
 	control := http.NewResponseController(w)
 	if err := control.SetReadDeadline(time.Now().Add(readLimit)); err != nil {
-		return fanout.Request{}, err
+		return asked{}, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, a.options.MaxBody))
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
-		return fanout.Request{}, tooLarge("", "At most %d MiB.", maxBody>>20)
+		return asked{}, tooLarge("", "At most %d bytes.", a.options.MaxBody)
 	}
 	if err != nil {
-		return fanout.Request{}, invalid("", "The body did not arrive.")
+		return asked{}, invalid("", "The body did not arrive.")
 	}
 	// From here on a read only waits for the client to leave, for as long as the answer takes.
 	if err := control.SetReadDeadline(time.Time{}); err != nil {
-		return fanout.Request{}, err
+		return asked{}, err
 	}
 	request, err := decode(body)
 	if err != nil {
-		return fanout.Request{}, err
+		return asked{}, err
 	}
-	for i := range request.Calls {
-		if name := request.Calls[i].Provider; !a.engine.Knows(name) {
-			return fanout.Request{}, &refusal{http.StatusUnprocessableEntity, "invalid_request",
-				fmt.Sprintf("The provider %q is unknown or not configured.", name), fmt.Sprintf("calls[%d].provider", i)}
+	return request, a.knowsAll(request.Calls)
+}
+
+// knowsAll refuses calls to providers that cannot be asked.
+func (a *api) knowsAll(calls []fanout.Call) error {
+	for i := range calls {
+		call := &calls[i]
+		if !a.engine.Knows(call.Provider) {
+			return unknownProvider(call.Provider, fmt.Sprintf("calls[%d].provider", i))
+		}
+		for k := range call.Fallbacks {
+			if !a.engine.Knows(call.Fallbacks[k].Provider) {
+				return unknownProvider(call.Fallbacks[k].Provider, fmt.Sprintf("calls[%d].fallbacks[%d].provider", i, k))
+			}
+		}
+		if call.Hedge != nil && call.Hedge.Target != (fanout.Target{}) && !a.engine.Knows(call.Hedge.Target.Provider) {
+			return unknownProvider(call.Hedge.Target.Provider, fmt.Sprintf("calls[%d].hedge.provider", i))
 		}
 	}
-	return request, nil
+	return nil
+}
+
+func unknownProvider(name, field string) error {
+	return &refusal{http.StatusUnprocessableEntity, "invalid_request",
+		fmt.Sprintf("The provider %q is unknown or not configured.", name), field}
 }
 
 func (a *api) cancel(w http.ResponseWriter, r *http.Request) {
@@ -130,13 +174,27 @@ func (a *api) cancel(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// health says that the process lives, also while it drains: whoever restarts what does not live
+// must leave it alone.
 func (a *api) health(w http.ResponseWriter, _ *http.Request) {
-	status, word := http.StatusOK, "ok"
+	word := "ok"
 	if a.engine.Draining() {
-		status, word = http.StatusServiceUnavailable, "draining"
-		w.Header().Set("Retry-After", retryDrained)
+		word = "draining"
 	}
-	writeJSON(w, status, map[string]any{"status": word, "version": a.options.Version, "in_flight": a.engine.InFlight()})
+	writeJSON(w, http.StatusOK, map[string]any{"status": word, "version": a.options.Version, "in_flight": a.engine.InFlight()})
+}
+
+// ready says whether new fan-outs are taken.
+func (a *api) ready(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case a.engine.Draining():
+		refuse(w, engine.ErrDraining)
+	case a.options.Ready != nil && !a.options.Ready():
+		w.Header().Set("Retry-After", retryAfter)
+		refuse(w, &refusal{http.StatusServiceUnavailable, "overloaded", "The service is starting.", ""})
+	default:
+		writeJSON(w, http.StatusOK, map[string]any{"status": "ready"})
+	}
 }
 
 func (a *api) providers(w http.ResponseWriter, _ *http.Request) {
@@ -164,7 +222,10 @@ func refuse(w http.ResponseWriter, err error) {
 		answer = &refusal{http.StatusConflict, "invalid_request", "A fan-out with this id is in flight.", "id"}
 	case errors.Is(err, engine.ErrDraining):
 		answer = &refusal{http.StatusServiceUnavailable, "overloaded", "The service is shutting down.", ""}
-		w.Header().Set("Retry-After", retryDrained)
+		w.Header().Set("Retry-After", retryAfter)
+	case errors.Is(err, engine.ErrBusy):
+		answer = &refusal{http.StatusServiceUnavailable, "overloaded", "Too much is in flight.", ""}
+		w.Header().Set("Retry-After", retryAfter)
 	}
 	field := any(answer.field)
 	if answer.field == "" {
