@@ -59,8 +59,9 @@ type write struct {
 
 // NewStore returns a store behind a client, which stays the caller's to close, after the cache.
 //
-// The client needs ContextTimeoutEnabled, without which it does not mind how long a call may wait,
-// and no retries of its own (MaxRetries: -1); see limit for what else they agree on.
+// The client needs ContextTimeoutEnabled, without which it does not mind how long a call may wait.
+// It should not retry on its own (MaxRetries: -1, DialerRetries: 1), and give a connection 200 ms
+// (DialTimeout): what it goes on trying, no call waits for any more.
 func NewStore(client redis.UniversalClient, prefix string) *Store {
 	return &Store{client: client, prefix: prefix, log: slog.New(slog.DiscardHandler)}
 }
@@ -131,8 +132,8 @@ func (s *Store) get(ctx context.Context, k key) (*Entry, time.Duration, bool) {
 		s.answered(&s.reads, "read")
 		s.corrupt.Add(1)
 		return nil, 0, false
-	case ctx.Err() != nil:
-		return nil, 0, false // the caller left; that says nothing about Redis
+	case over(ctx):
+		return nil, 0, false // it was the caller's time that ran out; that says nothing about Redis
 	case err != nil:
 		s.failed(&s.reads, "read", err)
 		return nil, 0, false
@@ -153,6 +154,13 @@ func (s *Store) get(ctx context.Context, k key) (*Entry, time.Duration, bool) {
 	default:
 		return entry, left, true
 	}
+}
+
+// over says whether a context has ended. At its deadline the connection's timer may be faster to
+// say so than the context's own.
+func over(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
 // put queues an entry to be written, or drops it.
