@@ -1,215 +1,145 @@
-// Package fakeprovider is a scripted upstream: a server that speaks the OpenAI chat completions
-// format and misbehaves on demand. The request's model names the script, with options after a
-// question mark ("ok?delay_ms=5&chunks=40"); every script is seeded, so a run can be repeated.
+// Package fakeprovider is a scripted upstream: a server that speaks the formats of OpenAI's chat
+// completions, Anthropic's Messages and Gemini's generateContent, and misbehaves on demand. The
+// request's model names the script, with options after a question mark
+// ("ok?delay_ms=5&chunks=40"); every script is seeded, so a run can be repeated. CATALOGUE.md
+// lists the scripts and their options.
 //
 // It ships with the service: conformance tests, load tests and demonstrations use it.
 package fakeprovider
 
 import (
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
-// Entry is one request as the log tells it.
-type Entry struct {
-	Model     string          `json:"model"`
-	Script    string          `json:"script"`
-	Stream    bool            `json:"stream"`
-	At        time.Time       `json:"at"`
-	AbortedAt *time.Time      `json:"aborted_at"` // when the client was seen to leave, if it left early
-	Finished  bool            `json:"finished"`   // the script ran to its own end
-	EndedAt   *time.Time      `json:"ended_at"`
-	KeyHash   string          `json:"key_hash"` // first 12 hex digits of SHA-256 of the bearer key, "" without one
-	Params    json.RawMessage `json:"params"`   // the request without model and messages
-}
-
 // Server is an http.Handler. The zero value is not usable; call New.
 type Server struct {
-	mux *http.ServeMux
-	mu  sync.Mutex
-	log []*Entry
+	mux    *http.ServeMux
+	byName map[string]*script
+
+	mu      sync.Mutex
+	log     []*Entry
+	running map[*Entry]bool
+	scripts map[string]*Count
+	models  map[string]*modelState
+	binding map[string]time.Time // by key hash: until when the last Retry-After told it to stay away
+	total   Count
+	early   int
+	open    int // connections, where the server was Configured
+	opened  int
 }
 
 // New returns a server with an empty log.
 func New() *Server {
-	s := &Server{mux: http.NewServeMux()}
-	for _, prefix := range []string{"", "/v1"} {
-		s.mux.HandleFunc("POST "+prefix+"/chat/completions", s.completions)
-		s.mux.HandleFunc("GET "+prefix+"/models", s.models)
+	s := &Server{mux: http.NewServeMux(), byName: map[string]*script{}}
+	for i := range catalogue {
+		s.byName[catalogue[i].name] = &catalogue[i]
 	}
+	s.Reset()
+	for _, prefix := range []string{"", "/v1"} {
+		s.mux.HandleFunc("POST "+prefix+"/chat/completions", func(w http.ResponseWriter, r *http.Request) {
+			s.answer(w, r, &openAI{})
+		})
+		s.mux.HandleFunc("POST "+prefix+"/messages", func(w http.ResponseWriter, r *http.Request) {
+			s.answer(w, r, &anthropic{})
+		})
+		s.mux.HandleFunc("GET "+prefix+"/models", s.listModels)
+	}
+	s.mux.HandleFunc("POST /v1beta/models/{call...}", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, newGemini(r))
+	})
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-	s.mux.HandleFunc("GET /_/log", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, s.Log())
+	s.mux.HandleFunc("GET /_/log", func(w http.ResponseWriter, r *http.Request) {
+		writeJSON(w, http.StatusOK, s.logOf(r.URL.Query()))
+	})
+	s.mux.HandleFunc("GET /_/stats", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, s.Stats())
 	})
 	s.mux.HandleFunc("POST /_/reset", func(w http.ResponseWriter, _ *http.Request) {
 		s.Reset()
 		w.WriteHeader(http.StatusNoContent)
 	})
-	s.mux.HandleFunc("/_/trap", func(w http.ResponseWriter, r *http.Request) {
-		s.begin("trap", "trap", false, r.Header.Get("Authorization"), nil)
-		w.WriteHeader(http.StatusTeapot)
-	})
+	s.mux.HandleFunc("/_/trap", s.trap)
 	return s
 }
 
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// Log returns a copy of the log, oldest first.
-func (s *Server) Log() []Entry {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := make([]Entry, 0, len(s.log))
-	for _, e := range s.log {
-		out = append(out, *e)
-	}
-	return out
-}
-
-// Reset empties the log; requests still running are no longer told of.
-func (s *Server) Reset() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log = nil
-}
-
-func (s *Server) begin(model, script string, stream bool, auth string, params json.RawMessage) *Entry {
-	e := &Entry{Model: model, Script: script, Stream: stream, At: time.Now().UTC(), Params: params}
-	if key, ok := strings.CutPrefix(auth, "Bearer "); ok {
-		sum := sha256.Sum256([]byte(key))
-		e.KeyHash = hex.EncodeToString(sum[:])[:12]
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.log = append(s.log, e)
-	return e
-}
-
-func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) {
 	type model struct {
 		ID      string `json:"id"`
 		Object  string `json:"object"`
 		OwnedBy string `json:"owned_by"`
 	}
-	list := make([]model, 0, len(scripts))
-	for name := range scripts {
-		list = append(list, model{name, "model", "fakeprovider"})
+	list := make([]model, 0, len(catalogue))
+	for _, one := range catalogue {
+		list = append(list, model{one.name, "model", "fakeprovider"})
 	}
-	slices.SortFunc(list, func(a, b model) int { return strings.Compare(a.ID, b.ID) })
 	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
 }
 
-type chatRequest struct {
-	Model    string `json:"model"`
-	Stream   bool   `json:"stream"`
-	Messages []struct {
-		Role    string          `json:"role"`
-		Content json.RawMessage `json:"content"`
-	} `json:"messages"`
-	StreamOptions struct {
-		IncludeUsage bool `json:"include_usage"`
-	} `json:"stream_options"`
-	MaxTokens           int `json:"max_tokens"`
-	MaxCompletionTokens int `json:"max_completion_tokens"`
+// trap is where redirects lead: whoever follows one is in the log, with the key they brought.
+func (s *Server) trap(w http.ResponseWriter, r *http.Request) {
+	key := ""
+	for _, one := range []wire{&openAI{}, &anthropic{}, &gemini{}} {
+		if key == "" {
+			key = one.key(r)
+		}
+	}
+	entry, _ := s.begin(Entry{Model: "trap", Script: "trap", KeyHash: hashOf(key)})
+	w.WriteHeader(http.StatusTeapot)
+	s.ended(entry)
 }
 
-// completions reads the request whole, so that a client that leaves is noticed at once.
-func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
+// answer reads the request whole, so that a client that leaves is noticed at once, and runs its
+// script.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, speaks wire) {
+	entry := Entry{Wire: speaks.name(), KeyHash: hashOf(speaks.key(r))}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
+		entry.Script = "unread"
+		kept, _ := s.begin(entry)
+		s.aborted(kept)
+		s.ended(kept)
 		return
 	}
-	var request chatRequest
-	if err := json.Unmarshal(body, &request); err != nil {
-		writeError(w, http.StatusBadRequest, "invalid_request_error", "", "the body is not JSON")
-		return
+	asked, err := speaks.read(r, body)
+	name, query, _ := strings.Cut(asked.model, "?")
+	entry.Model, entry.Script, entry.Stream, entry.Params = asked.model, name, asked.stream, asked.params
+	refuse := func(why reason, detail string) {
+		f := speaks.fault(why, http.StatusInternalServerError)
+		f.message += detail
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(f.status)
+		_, _ = w.Write([]byte(speaks.failure(f)))
 	}
-	name, query, _ := strings.Cut(request.Model, "?")
-	options, err := url.ParseQuery(query)
-	script, argument := find(name)
-	if err != nil || script == nil {
-		writeError(w, http.StatusNotFound, "invalid_request_error", "model_not_found", "no such script: "+name)
-		return
-	}
-	entry := s.begin(request.Model, name, request.Stream, r.Header.Get("Authorization"), params(body))
-	sess := newSession(w, r, request, options, argument)
-	stop := context.AfterFunc(r.Context(), func() {
-		now := time.Now().UTC()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		entry.AbortedAt = &now
-	})
-	defer func() {
-		stop()
-		now := time.Now().UTC()
-		s.mu.Lock()
-		entry.EndedAt = &now
-		entry.Finished = entry.AbortedAt == nil && !sess.gone
-		s.mu.Unlock()
-		if caught := recover(); caught != nil {
-			panic(caught) // http.ErrAbortHandler: the script breaks the connection off
-		}
-	}()
-	script(sess)
-	sess.close()
-}
-
-// find resolves a script by name; "prose-3" and "http-503" carry a number.
-func find(name string) (script, int) {
-	if found, ok := scripts[name]; ok {
-		return found, 0
-	}
-	at := strings.LastIndexByte(name, '-')
-	if at < 0 {
-		return nil, 0
-	}
-	number, err := strconv.Atoi(name[at+1:])
-	if err != nil || number < 0 {
-		return nil, 0
-	}
-	return scripts[name[:at]+"-<n>"], number
-}
-
-// params is the request as sent, without model and messages.
-func params(body []byte) json.RawMessage {
-	var all map[string]json.RawMessage
-	if json.Unmarshal(body, &all) != nil {
-		return nil
-	}
-	delete(all, "model")
-	delete(all, "messages")
-	out, err := json.Marshal(all)
 	if err != nil {
-		return nil
+		detail := err.Error()
+		if !json.Valid(body) {
+			detail = "the body is not JSON"
+		}
+		refuse(badRequest, detail)
+		return
 	}
-	return out
-}
-
-func writeJSON(w http.ResponseWriter, status int, value any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(value)
-}
-
-func writeError(w http.ResponseWriter, status int, kind, code, message string) {
-	writeJSON(w, status, map[string]any{"error": errorObject(kind, code, message)})
-}
-
-func errorObject(kind, code, message string) map[string]any {
-	var codeOrNull any
-	if code != "" {
-		codeOrNull = code
+	options, err := url.ParseQuery(query)
+	found, argument := s.find(name)
+	if err != nil || found == nil || !found.speaks(speaks) {
+		refuse(notFound, name)
+		return
 	}
-	return map[string]any{"message": message, "type": kind, "param": nil, "code": codeOrNull}
+	kept, nth := s.begin(entry)
+	sess := &session{
+		server: s, entry: kept, w: w, r: r, control: http.NewResponseController(w), wire: speaks, asked: asked,
+		options: options, argument: argument, nth: nth, framing: plainFraming(), cutAt: -1,
+	}
+	defer sess.watch()() // a panic with http.ErrAbortHandler goes on: the script breaks the connection off
+	found.run(sess)
+	sess.close()
 }

@@ -1,42 +1,56 @@
 package fakeprovider
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
-	"net"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
-// session is one answer being written: the pieces of the wire format that scripts are made of.
-// In a request without stream the same script runs at the same pace, and one JSON body is
-// written at the end.
+// session is one answer being written: what scripts are made of. In a request without stream the
+// same script runs at the same pace, and one JSON body is written at the end.
 type session struct {
+	server   *Server
+	entry    *Entry
 	w        http.ResponseWriter
 	r        *http.Request
-	flusher  *http.ResponseController
-	request  chatRequest
+	control  *http.ResponseController
+	wire     wire
+	asked    question
 	options  url.Values
 	argument int // the number in the script's name
+	nth      int // how many requests for this model there were, this one included
 
-	eol    string // the line end of the event stream
-	began  bool   // the response header is out
-	gone   bool   // the client left, or the connection was broken off
-	asText strings.Builder
-	finish string
-	sent   int // text chunks so far, the output tokens
+	framing framing
+	frames  [2]frame // around text and around thoughts, as the framing and the open block want them
+	buffer  []byte
+	timer   *time.Timer
+	jitter  *rand.Rand
+	cutAt   int // bytes of the body until it is cut, -1 for never
+	cutHow  string
+
+	began   bool // the response header is out
+	gone    bool // nothing can be written any more
+	leaving leaving
+	noUsage bool
+	said    strings.Builder // of a request without stream
+	thought strings.Builder
+	finish  string
+	sent    int // text pieces so far, the output tokens
 }
 
-func newSession(w http.ResponseWriter, r *http.Request, request chatRequest, options url.Values, argument int) *session {
-	return &session{
-		w: w, r: r, flusher: http.NewResponseController(w),
-		request: request, options: options, argument: argument, eol: "\n",
-	}
+// leaving is what is known of the client's going.
+type leaving struct {
+	over atomic.Bool // the answer's last byte is being written: who leaves now does not leave early
+	lost bool        // the script came upon the client's absence
 }
 
+// number reads an option that counts; what is no number from 0 is as if it were absent.
 func (s *session) number(name string, fallback int) int {
 	if n, err := strconv.Atoi(s.options.Get(name)); err == nil && n >= 0 {
 		return n
@@ -51,190 +65,277 @@ func (s *session) text(name, fallback string) string {
 	return fallback
 }
 
-// sleep waits, or returns false at once when the client leaves.
-func (s *session) sleep(d time.Duration) bool {
+func (s *session) ms(name string, fallback int) time.Duration {
+	return time.Duration(s.number(name, fallback)) * time.Millisecond
+}
+
+// lose notes that the client left, at once and for good.
+func (s *session) lose() {
+	s.gone, s.leaving.lost = true, true
+	s.server.aborted(s.entry)
+}
+
+// proceed says whether there is still somebody to write for. A script that goes on behind its
+// last byte is not over.
+func (s *session) proceed() bool {
 	if s.gone {
 		return false
 	}
-	if d <= 0 {
-		return s.r.Context().Err() == nil
+	s.leaving.over.Store(false)
+	if s.r.Context().Err() != nil {
+		s.lose()
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+	return !s.gone
+}
+
+// last marks what is written next as the end of the answer.
+func (s *session) last() {
+	if s.proceed() {
+		s.leaving.over.Store(true)
+	}
+}
+
+// watch notes a client that leaves while the script is busy with something else. The function it
+// returns ends that and settles whether the client left early.
+func (s *session) watch() (settle func()) {
+	stop := context.AfterFunc(s.r.Context(), func() {
+		if !s.leaving.over.Load() {
+			s.server.aborted(s.entry)
+		}
+	})
+	return func() {
+		stop()
+		if !s.leaving.lost && !s.leaving.over.Load() && s.r.Context().Err() != nil {
+			s.lose()
+		}
+		s.server.ended(s.entry)
+	}
+}
+
+// sleep waits, or returns false at once when the client leaves.
+func (s *session) sleep(d time.Duration) bool {
+	if !s.proceed() || d <= 0 {
+		return !s.gone
+	}
+	if s.timer == nil {
+		s.timer = time.NewTimer(d)
+	} else {
+		s.timer.Reset(d)
+	}
 	select {
-	case <-timer.C:
+	case <-s.timer.C:
 		return true
 	case <-s.r.Context().Done():
-		s.gone = true
+		s.timer.Stop()
+		s.lose()
 		return false
 	}
 }
 
-// pause waits the script's pace: delay_ms, or the given default.
+// pause waits the script's pace: delay_ms or the given default, and up to jitter_ms more.
 func (s *session) pause(defaultMS int) bool {
-	return s.sleep(time.Duration(s.number("delay_ms", defaultMS)) * time.Millisecond)
+	wait := s.ms("delay_ms", defaultMS)
+	if extra := s.number("jitter_ms", 0); extra > 0 {
+		if s.jitter == nil {
+			s.jitter = s.random()
+		}
+		wait += time.Duration(s.jitter.Int64N(int64(extra) * int64(time.Millisecond)))
+	}
+	return s.sleep(wait)
 }
 
 // hang waits until the client leaves.
 func (s *session) hang() {
-	<-s.r.Context().Done()
-	s.gone = true
+	if s.proceed() {
+		<-s.r.Context().Done()
+		s.lose()
+	}
 }
 
 // raw writes bytes of the event stream as they are and flushes them.
 func (s *session) raw(text string) {
+	s.buffer = append(s.buffer[:0], text...)
+	s.flush()
+}
+
+// flush writes the buffer as part of the event stream.
+func (s *session) flush() {
 	if s.gone {
 		return
 	}
-	s.begin("text/event-stream")
-	if _, err := s.w.Write([]byte(text)); err != nil {
-		s.gone = true
+	if !s.leaving.over.Load() && !s.proceed() {
 		return
 	}
-	if s.flusher.Flush() != nil {
-		s.gone = true
+	s.begin("text/event-stream")
+	s.put(s.buffer)
+}
+
+// put writes bytes of the body and flushes them.
+func (s *session) put(bytes []byte) {
+	cut := s.cutAt >= 0 && len(bytes) >= s.cutAt
+	if cut {
+		bytes = bytes[:s.cutAt]
+	} else if s.cutAt >= 0 {
+		s.cutAt -= len(bytes)
+	}
+	_, err := s.w.Write(bytes)
+	if err == nil {
+		err = s.control.Flush()
+	}
+	if err != nil {
+		s.lose()
+		return
+	}
+	if cut {
+		s.cut()
 	}
 }
 
+// begin writes the response header, once.
 func (s *session) begin(contentType string) {
 	if s.began {
 		return
 	}
 	s.began = true
 	s.w.Header().Set("Content-Type", contentType)
+	s.server.firstByte(s.entry)
 	s.w.WriteHeader(http.StatusOK)
 }
 
-// data writes one event of the stream; a request without stream swallows it.
-func (s *session) data(payload string) {
-	if s.request.Stream {
-		s.raw("data: " + payload + s.eol + s.eol)
+// beginStream sends the header of an event stream alone.
+func (s *session) beginStream() {
+	if s.asked.stream && s.proceed() {
+		s.begin("text/event-stream")
+		s.put(nil)
 	}
 }
 
-func (s *session) comment(text string) {
-	if s.request.Stream {
-		s.raw(": " + text + s.eol + s.eol)
-	}
-}
-
-func (s *session) chunkJSON(choices, extra string) string {
-	return `{"id":"chatcmpl-fake","object":"chat.completion.chunk","created":1700000000,"model":` +
-		quote(s.request.Model) + `,"choices":` + choices + extra + `}`
-}
-
-func choice(delta, finish string) string {
-	reason := "null"
-	if finish != "" {
-		reason = quote(finish)
-	}
-	return `[{"index":0,"delta":` + delta + `,"logprobs":null,"finish_reason":` + reason + `}]`
-}
-
-// role writes the opening event that carries no text.
-func (s *session) role() {
-	s.data(s.chunkJSON(choice(`{"role":"assistant","content":""}`, ""), ""))
-}
+// open writes what stands before any text.
+func (s *session) open() { s.wire.opening(s) }
 
 // say writes one piece of the answer.
-func (s *session) say(text string) { s.sayRaw(quote(text), text) }
+func (s *session) say(text string) {
+	s.sent++
+	if !s.asked.stream {
+		s.said.WriteString(text)
+		return
+	}
+	s.piece(false, text, "")
+}
 
-// sayRaw writes a piece whose JSON string literal is given, so that scripts can choose the escapes.
+// think writes one piece of reasoning.
+func (s *session) think(text string) {
+	if !s.asked.stream {
+		s.thought.WriteString(text)
+		return
+	}
+	s.piece(true, text, "")
+}
+
+// sayRaw writes a piece whose JSON string is given, so that scripts can choose the escapes.
 func (s *session) sayRaw(literal, text string) {
 	s.sent++
-	s.asText.WriteString(text)
-	s.data(s.chunkJSON(choice(`{"content":`+literal+`}`, ""), ""))
-}
-
-func (s *session) end(reason string) {
-	s.finish = reason
-	s.data(s.chunkJSON(choice(`{}`, reason), ""))
-}
-
-func (s *session) inputTokens() int {
-	total := 0
-	for _, message := range s.request.Messages {
-		total += len(strings.Fields(string(message.Content)))
+	if !s.asked.stream {
+		s.said.WriteString(text)
+		return
 	}
-	return total
+	s.piece(false, "", literal)
 }
 
-func (s *session) usageJSON() string {
-	in := s.inputTokens()
-	return fmt.Sprintf(`{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,`+
-		`"prompt_tokens_details":{"cached_tokens":%d},"completion_tokens_details":{"reasoning_tokens":%d}}`,
-		in, s.sent, in+s.sent, s.number("cached", 0), s.number("reasoning", 0))
+// end writes the finish reason, with the usage unless the script leaves that out.
+func (s *session) end(reason string) { s.endWith(reason, s.counts()) }
+
+func (s *session) endWith(reason string, u *counts) {
+	s.finish = s.text("finish", reason)
+	s.wire.ending(s, s.finish, u)
 }
 
-// usage writes the trailing usage event, as OpenAI does when it was asked for.
-func (s *session) usage() {
-	if s.request.StreamOptions.IncludeUsage {
-		s.data(s.chunkJSON("[]", `,"usage":`+s.usageJSON()))
-	}
+// done writes what stands last in a stream.
+func (s *session) done() {
+	s.last()
+	s.wire.done(s)
 }
 
-func (s *session) done() { s.data("[DONE]") }
-
-// complete ends an answer in the regular way.
+// complete ends an answer in the regular way. Of a format without a last event the finish reason
+// is the last: a client may leave with it.
 func (s *session) complete(reason string) {
+	if s.wire.name() == "gemini" {
+		s.last()
+	}
 	s.end(reason)
-	s.usage()
 	s.done()
 }
 
-// reset breaks the connection with a TCP RST.
-func (s *session) reset() {
-	conn := s.hijack()
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
+// counts is what the usage says, nil for nothing.
+func (s *session) counts() *counts {
+	if s.noUsage {
+		return nil
 	}
-	if conn != nil {
-		_ = conn.Close()
+	if s.options.Has("usage") { // the same nonsense for every number
+		n := s.options.Get("usage")
+		return &counts{input: n, output: n, total: n}
+	}
+	return &counts{
+		input: itoa(s.asked.words), output: itoa(s.sent), total: itoa(s.asked.words + s.sent),
+		cached: itoa(s.number("cached", 0)), reasoning: itoa(s.number("reasoning", 0)),
 	}
 }
 
-func (s *session) hijack() net.Conn {
-	s.gone = true
-	conn, _, err := s.flusher.Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler)
+// usageEverywhere is the usage as a member of every chunk, where the script wants that.
+func (s *session) usageEverywhere(member string, write func(counts) string) string {
+	if u := s.counts(); u != nil && s.framing.usage {
+		return member + write(*u)
 	}
-	return conn
+	return ""
 }
 
 // close writes the body of a request without stream. A script that never finished breaks the
 // connection off in the middle of the body.
 func (s *session) close() {
-	if s.request.Stream || s.gone || s.began {
+	if s.asked.stream || s.gone || s.began || !s.proceed() {
 		return
 	}
-	message, err := json.Marshal(s.asText.String())
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	body := `{"id":"chatcmpl-fake","object":"chat.completion","created":1700000000,"model":` + quote(s.request.Model) +
-		`,"choices":[{"index":0,"message":{"role":"assistant","content":` + string(message) +
-		`},"finish_reason":` + quote(s.finish) + `}],"usage":` + s.usageJSON() + `}`
-	s.w.Header().Set("Content-Type", "application/json")
+	body := []byte(s.wire.whole(s))
 	s.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	if s.finish == "" {
-		_, _ = s.w.Write([]byte(body[:len(body)/2]))
-		_ = s.flusher.Flush()
+		s.begin("application/json")
+		s.put(body[:len(body)/2])
 		panic(http.ErrAbortHandler)
 	}
-	_, _ = s.w.Write([]byte(body))
+	s.last()
+	s.begin("application/json")
+	s.put(body)
 }
 
-// fail answers with an HTTP status and an error body instead of a stream.
-func (s *session) fail(status int, kind, code, message string) {
-	s.began = true
-	writeError(s.w, status, kind, code, message)
-}
+// refuse answers with an HTTP status and an error body instead of an answer.
+func (s *session) refuse(f fault) { s.respond(f.status, "application/json", s.wire.failure(f)+"\n") }
 
-func quote(text string) string {
-	out, err := json.Marshal(text)
-	if err != nil {
-		panic(err) // a string always marshals
+// respond answers with any status and body.
+func (s *session) respond(status int, contentType, body string) {
+	s.last()
+	if s.gone {
+		return
 	}
-	return string(out)
+	s.began = true
+	s.server.firstByte(s.entry)
+	s.w.Header().Set("Content-Type", contentType)
+	s.w.WriteHeader(status)
+	s.put([]byte(body))
 }
+
+// page answers 200 with something that is no answer.
+func (s *session) page(header http.Header, body []byte) {
+	s.last()
+	if s.gone {
+		return
+	}
+	s.began = true
+	s.server.firstByte(s.entry)
+	for name, values := range header {
+		s.w.Header()[name] = values
+	}
+	s.w.WriteHeader(http.StatusOK)
+	s.put(body)
+}
+
+func (s *session) String() string { return fmt.Sprintf("%s of %s", s.entry.Script, s.wire.name()) }

@@ -16,6 +16,15 @@ var objects = []string{
 	"a simple rule", "the cause of the effect", "every part of the claim", "less than one expects",
 }
 
+// spaced are the same words as they stand within a text.
+var spaced = func() []string {
+	out := make([]string, len(lexicon))
+	for i, word := range lexicon {
+		out[i] = " " + word
+	}
+	return out
+}()
+
 func (s *session) random() *rand.Rand {
 	seed := uint64(s.number("seed", 1))      //nolint:gosec // number is never negative
 	return rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a script repeats itself
@@ -27,10 +36,11 @@ func words(s *session, n int) []string {
 	random := s.random()
 	out := make([]string, n)
 	for i := range out {
-		out[i] = lexicon[random.IntN(len(lexicon))]
-		if i > 0 {
-			out[i] = " " + out[i]
+		from := spaced
+		if i == 0 {
+			from = lexicon
 		}
+		out[i] = from[random.IntN(len(from))]
 	}
 	return out
 }
