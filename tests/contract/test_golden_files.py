@@ -6,6 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from referencing import Registry, Resource
 
 from orchestration.domain.errors import ERROR_ROWS
 from orchestration.fanout.client import ContractViolation
@@ -13,12 +14,19 @@ from orchestration.fanout.go import StreamReader
 from orchestration.fanout.upstream_errors import event_kind, refusal_kind
 from orchestration.fanout.wire import (
     DEFAULT_TIMEOUTS_MS,
+    CacheUse,
     CallRequest,
+    Fallback,
     FanoutRequest,
+    Hedge,
+    ImagePart,
     Message,
     Params,
+    Retry,
+    TextPart,
     Timeouts,
     WireError,
+    check_request,
     decode_line,
     decode_refusal,
     decode_request,
@@ -40,7 +48,9 @@ def files(pattern: str) -> list[Any]:
 
 
 def by_schema(name: str) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(read(f"schema/{name}.schema.json"))
+    line = Resource.from_contents(read("schema/line.schema.json"))  # others refer to it by its id
+    known: Registry[Any] = Registry().with_resource(line.id() or "", line)
+    return jsonschema.Draft202012Validator(read(f"schema/{name}.schema.json"), registry=known)
 
 
 @pytest.mark.parametrize("path", files("golden/requests/valid/*.json"))
@@ -51,7 +61,12 @@ def test_a_valid_request_is_read_and_written_back_as_it_was(path: Path) -> None:
 
 
 # Python only writes requests, and always with a version; which providers there are is no form.
-NOT_READ_HERE = {"missing-version", "unknown-provider"}
+NOT_READ_HERE = {
+    "missing-version",
+    "unknown-provider",
+    "unknown-fallback-provider",
+    "unknown-hedge-provider",
+}
 
 
 @pytest.mark.parametrize("path", files("golden/requests/invalid/*.json"))
@@ -65,10 +80,19 @@ def test_an_invalid_request_is_refused_at_the_same_field(path: Path) -> None:
     assert refused.value.field == row["field"]
 
 
+IMAGES = (
+    TextPart("What is this?"),
+    ImagePart(media_type="image/webp", data="AAAA"),
+    ImagePart(url="https://example.org/a.png"),
+)
+
+
 def test_every_request_the_types_can_write_fits_the_schema() -> None:
     request = FanoutRequest(
         id="run-1",
         request_id="req-1",
+        workspace="ws:1",
+        stream=False,
         deadline_ms=1,
         coalesce_ms=0,
         calls=(
@@ -80,9 +104,17 @@ def test_every_request_the_types_can_write_fits_the_schema() -> None:
                 (Message("system", "s"), Message("assistant", "é🌍")),
                 Params(1, 2.0, 1.0, 0, ["x"], {"type": "json_object"}),
                 Timeouts(1, 2, 3, 4),
+                whole=True,
+                thoughts=True,
+                retry=Retry(3, restart=True),
+                fallbacks=(Fallback("local", "m"),),
+                hedge=Hedge(1, "local", "m"),
+                cache=CacheUse("0" * 64, "read_write"),
             ),
+            CallRequest("C", "local", "m", (Message("user", IMAGES),), hedge=Hedge(3_600_000)),
         ),
     )
+    check_request(request)
     by_schema("request").validate(json.loads(encode(request)))
 
 
@@ -106,6 +138,12 @@ def test_an_invalid_stream_is_a_contract_violation(path: Path) -> None:
     with pytest.raises(ContractViolation):
         for line in lines:
             reader.read(line)
+
+
+@pytest.mark.parametrize("path", files("golden/wholes/*/*.json"))
+def test_the_schema_tells_whole_answers_apart(path: Path) -> None:
+    is_valid = by_schema("whole").is_valid(json.loads(path.read_bytes()))
+    assert is_valid is (path.parent.name == "valid")
 
 
 def test_a_refusal_is_read() -> None:
