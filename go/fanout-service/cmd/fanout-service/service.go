@@ -74,10 +74,9 @@ func newService(ctx context.Context, s settings, out *telemetry.Writer, log *slo
 		})
 	sources.Engine = w.engine
 	metrics.Watch(sources)
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metrics)
-	mux.Handle("/", httpapi.New(w.engine, httpapi.Options{Version: version, Providers: s.providers.known}))
-	w.handler = mux
+	w.handler = httpapi.New(w.engine, httpapi.Options{
+		Version: version, Providers: s.providers.known, MaxBody: s.maxBody, Metrics: metrics,
+	})
 	if s.spans {
 		w.handler = telemetry.TakeTrace(w.handler)
 	}
