@@ -3,85 +3,74 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"runtime/debug"
+	"slices"
 	"sync"
+	"time"
 
 	fanout "rex/fanout-service"
 )
 
-// call is one call in flight: its state, its pending events, and the sink its provider fills.
+// listener takes what happens to a call: the call itself, or the flight that several calls follow.
+// A listener copies what it keeps.
+type listener interface {
+	// tell takes an event that holds no text.
+	tell(event *fanout.Event)
+	// offer takes a piece of text or reasoning, unless whoever listens is too far behind.
+	// An urgent piece does not wait for the coalescing window.
+	offer(event *fanout.Event, urgent bool) bool
+	// room waits until an offer may be repeated, or returns the cause of the end of ctx.
+	room(ctx context.Context) error
+	// startOver drops the text that nobody has taken yet.
+	startOver()
+}
+
+// call is one call in flight: what waits for its reader, and how it is answered.
 type call struct {
 	owner *Run
 	spec  *fanout.Call
 	ctx   context.Context
 	stop  context.CancelCauseFunc
-	watch watchdog
-	room  chan struct{} // a pending batch was taken: there is room again
+	freed chan struct{} // a pending batch was taken: there is room again
 
-	mu      sync.Mutex // guards what the reader takes; held for nanoseconds, by two goroutines
-	pending []fanout.Event
-	bytes   int // of pending text
-	queued  bool
-	waiting bool
-	spare   []byte
-
-	// Only the call's own goroutine uses the rest.
-	timing     fanout.Timing
-	characters int // of the answer so far
-	size       int // of the answer so far, in escaped bytes
+	mu        sync.Mutex // guards what the reader takes; held for nanoseconds
+	pending   []fanout.Event
+	bytes     int // of pending text
+	queued    bool
+	waiting   bool
+	abandoned bool // nobody will take anything
+	spare     []byte
 }
 
 func newCall(r *Run, spec *fanout.Call) *call {
-	c := &call{
-		owner: r, spec: spec, room: make(chan struct{}, 1),
-		timing: fanout.NoTiming,
-	}
+	c := &call{owner: r, spec: spec, freed: make(chan struct{}, 1)}
 	c.ctx, c.stop = context.WithCancelCause(r.ctx)
 	return c
 }
 
+// run answers the call: with an answer that is known or on its way already, or with attempts.
 func (c *call) run() {
 	defer c.stop(nil)
-	upstream := c.owner.engine.providers[c.spec.Provider]
-	c.timing.Queued = c.owner.since()
-	c.push(fanout.Event{Type: fanout.Started, Attempt: 1, At: c.timing.Queued}, true)
-
-	total := c.spec.Timeouts.Total
-	var cancel context.CancelFunc
-	c.ctx, cancel = context.WithTimeoutCause(c.ctx, total,
-		fanout.Fail(fanout.TimeoutTotal, "%d ms", total.Milliseconds()))
-	defer cancel()
-	c.watch.start(c.spec.Timeouts, c.stop)
-	answer, err := c.attempt(upstream)
-	c.watch.end()
-
-	event := fanout.Event{At: c.owner.since(), Timing: c.timing}
-	if err == nil {
-		event.Type, event.FinishReason = fanout.Finished, answer.FinishReason
-		event.Usage = c.usage(&answer)
+	began := c.owner.since()
+	ctx, observed := c.owner.engine.observer.Call(c.ctx, &c.owner.request, c.spec)
+	record := CallRecord{Cache: CacheBypass, Target: c.spec.Target}
+	var last fanout.Event
+	if c.owner.engine.cache != nil && c.spec.Cache != nil && c.owner.request.Workspace != "" {
+		last = c.follow(ctx, &record)
 	} else {
-		event.Type, event.Failure = fanout.Failed, asFailure(err)
-		if c.characters > 0 {
-			event.Usage = c.usage(&fanout.Answer{})
-		}
+		work := newAttempts(c.owner.engine, &c.owner.request, c.spec, c.owner.received, c)
+		work.deadline = c.owner.deadline
+		last = work.run(ctx)
+		record.Attempts, record.Target = work.made, work.target
 	}
-	c.logEnd(&event, errors.Is(err, ErrReaderGone) || errors.Is(err, context.Canceled))
-	c.push(event, true)
-}
-
-// attempt turns a panic of a provider into a failure of its call alone.
-func (c *call) attempt(upstream Upstream) (answer fanout.Answer, err error) {
-	defer func() {
-		if caught := recover(); caught != nil {
-			// Not the value: it may hold a piece of the prompt or the answer.
-			c.owner.engine.log.Error("a provider panicked", "provider", c.spec.Provider,
-				"type", fmt.Sprintf("%T", caught), "stack", string(debug.Stack()))
-			err = fanout.Fail(fanout.Internal, "")
-		}
-	}()
-	return upstream.Provider.Stream(c.ctx, c.spec, upstream.Keys[0], c)
+	record.Outcome, record.Failure, record.Usage = OutcomeFinished, last.Failure, last.Usage
+	if last.Failure != nil {
+		record.Outcome = outcome(last.Failure, ctx)
+	} else {
+		record.Target = last.Target
+	}
+	record.Elapsed = c.owner.since() - began
+	observed(&record)
+	c.tell(&last)
 }
 
 // asFailure names an error. One that is nobody's Failure is our own fault, unless the reader has
@@ -94,76 +83,65 @@ func asFailure(err error) *fanout.Failure {
 	return fanout.Fail(fanout.Internal, "")
 }
 
-// Connected implements fanout.Sink.
-func (c *call) Connected() {
-	c.timing.Connect = c.owner.since()
-	c.watch.connected()
-}
-
-// Allowed implements fanout.Sink.
-func (c *call) Allowed(fanout.Allowance) {}
-
-// Thought implements fanout.Sink.
-func (c *call) Thought([]byte, int) error { return nil }
-
-// Progress implements fanout.Sink.
-func (c *call) Progress(generated bool) { c.watch.progress(generated) }
-
-// Text implements fanout.Sink.
-func (c *call) Text(escaped []byte, characters int) error {
-	at := c.owner.since()
-	first := c.timing.FirstToken == fanout.Never
-	if first {
-		c.timing.FirstToken = at
-	}
-	c.timing.LastToken = at
-	c.characters += characters
-	c.size += len(escaped)
-	if c.size > c.owner.engine.config.MaxAnswer {
-		return fanout.Fail(fanout.ResponseTooLarge, "over %d bytes", c.owner.engine.config.MaxAnswer)
-	}
-	if err := c.waitForRoom(len(escaped)); err != nil {
-		return err
-	}
-	c.push(fanout.Event{Type: fanout.Chunk, Text: escaped, At: at}, first)
-	return nil
-}
-
-// waitForRoom blocks while the reader is behind by more than the bound, so that TCP slows the
-// provider. The stall timer rests meanwhile: it is not the provider that stalls.
-func (c *call) waitForRoom(size int) error {
-	for {
-		c.mu.Lock()
-		if c.bytes == 0 || c.bytes+size <= c.owner.engine.config.MaxPending {
-			c.mu.Unlock()
-			return nil
+// outcome is the kind of a failure, unless it only says that the reader has left.
+func outcome(failure *fanout.Failure, ctx context.Context) string { //nolint:revive // ctx is what is judged, not what bounds this
+	if failure.Kind == fanout.Internal && ctx.Err() != nil {
+		if cause := context.Cause(ctx); errors.Is(cause, ErrReaderGone) || errors.Is(cause, context.Canceled) {
+			return OutcomeReaderGone
 		}
+	}
+	return string(failure.Kind)
+}
+
+// tell implements listener.
+func (c *call) tell(event *fanout.Event) {
+	c.mu.Lock()
+	c.push(event, true)
+}
+
+// offer implements listener: over the bound the call stops reading, so that TCP slows the provider.
+func (c *call) offer(event *fanout.Event, urgent bool) bool {
+	c.mu.Lock()
+	if c.bytes > 0 && c.bytes+len(event.Text) > c.owner.engine.config.MaxPending {
 		c.waiting = true
 		c.mu.Unlock()
-		c.watch.rest()
-		select {
-		case <-c.room:
-			c.watch.progress(true)
-		case <-c.ctx.Done():
-			return context.Cause(c.ctx)
-		}
+		return false
+	}
+	c.push(event, urgent)
+	return true
+}
+
+// room implements listener.
+func (c *call) room(ctx context.Context) error {
+	select {
+	case <-c.freed:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
-// push queues an event for the reader. Text joins the text that is already pending.
-func (c *call) push(event fanout.Event, urgent bool) {
-	event.Call = c.spec.ID
-	c.mu.Lock()
-	c.bytes += len(event.Text)
+// push queues an event for the reader and unlocks. Text joins the text that is already pending.
+func (c *call) push(event *fanout.Event, urgent bool) {
+	if c.abandoned {
+		c.mu.Unlock()
+		return
+	}
+	if size := len(event.Text); size > 0 {
+		c.bytes += size
+		c.owner.engine.bytes.Add(int64(size))
+	}
 	last := len(c.pending) - 1
-	if event.Type == fanout.Chunk && last >= 0 && c.pending[last].Type == fanout.Chunk {
+	if isText(event.Type) && last >= 0 && c.pending[last].Type == event.Type {
 		c.pending[last].Text = append(c.pending[last].Text, event.Text...)
 	} else {
-		if event.Type == fanout.Chunk {
-			event.Text = append(c.spare[:0], event.Text...)
+		c.pending = append(c.pending, *event)
+		kept := &c.pending[last+1]
+		kept.Call = c.spec.ID
+		if isText(event.Type) {
+			kept.Text = append(c.spare[:0], event.Text...)
 			c.spare = nil
 		}
-		c.pending = append(c.pending, event)
 	}
 	queued := c.queued
 	c.queued = true
@@ -179,20 +157,47 @@ func (c *call) push(event fanout.Event, urgent bool) {
 	}
 }
 
+func isText(t fanout.EventType) bool { return t == fanout.Chunk || t == fanout.Thought }
+
+// startOver implements listener.
+func (c *call) startOver() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pending = slices.DeleteFunc(c.pending, func(event fanout.Event) bool { return isText(event.Type) })
+	c.release()
+}
+
+// abandon drops what is pending, and what is still to come.
+func (c *call) abandon() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.abandoned = true
+	c.pending, c.spare = nil, nil
+	c.release()
+}
+
+// release takes the pending text off the books. The lock is held.
+func (c *call) release() {
+	if c.bytes > 0 {
+		c.owner.engine.bytes.Add(int64(-c.bytes))
+		c.bytes = 0
+	}
+}
+
 // take moves the pending events to the reader's batch.
 func (c *call) take(batch []fanout.Event) []fanout.Event {
 	c.mu.Lock()
 	batch = append(batch, c.pending...)
 	clear(c.pending)
 	c.pending = c.pending[:0]
-	c.bytes = 0
+	c.release()
 	c.queued = false
 	waiting := c.waiting
 	c.waiting = false
 	c.mu.Unlock()
 	if waiting {
 		select {
-		case c.room <- struct{}{}:
+		case c.freed <- struct{}{}:
 		default:
 		}
 	}
@@ -205,53 +210,15 @@ func (c *call) giveBack(text []byte) {
 	c.mu.Unlock()
 }
 
-// usage is what the provider counted, and an estimate of a token per four characters where it
-// did not.
-func (c *call) usage(answer *fanout.Answer) *fanout.Usage {
-	usage := fanout.Usage{CachedTokens: answer.CachedTokens, ReasoningTokens: answer.ReasoningTokens}
-	if answer.InputTokens != nil {
-		usage.InputTokens = *answer.InputTokens
-	} else {
-		usage.InputTokens, usage.Estimated = estimate(c.spec.Characters()), true
+// sleep waits, or returns the cause of the end of ctx.
+func sleep(ctx context.Context, wait time.Duration) error {
+	if wait > 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
 	}
-	if answer.OutputTokens != nil {
-		usage.OutputTokens = *answer.OutputTokens
-	} else {
-		usage.OutputTokens, usage.Estimated = estimate(c.characters), true
-	}
-	return &usage
-}
-
-func estimate(characters int) int64 { return int64(characters+3) / 4 }
-
-func (c *call) logEnd(event *fanout.Event, readerGone bool) {
-	outcome, status := "finished", 0
-	if event.Failure != nil {
-		outcome, status = string(event.Failure.Kind), event.Failure.Status
-	}
-	if readerGone {
-		outcome = "reader_gone"
-	}
-	attrs := make([]slog.Attr, 0, 12)
-	attrs = append(attrs,
-		slog.String("request_id", c.owner.request.RequestID),
-		slog.String("fanout_id", c.owner.request.ID),
-		slog.String("call", c.spec.ID),
-		slog.String("provider", c.spec.Provider),
-		slog.String("model", c.spec.Model),
-		slog.Int("attempt", 1),
-		slog.String("outcome", outcome),
-		slog.Int64("latency_ms", (event.At-c.timing.Queued).Milliseconds()),
-	)
-	if status != 0 {
-		attrs = append(attrs, slog.Int("status", status))
-	}
-	if c.timing.FirstToken != fanout.Never {
-		attrs = append(attrs, slog.Int64("first_token_ms", (c.timing.FirstToken-c.timing.Queued).Milliseconds()))
-	}
-	if event.Usage != nil {
-		attrs = append(attrs, slog.Int64("input_tokens", event.Usage.InputTokens),
-			slog.Int64("output_tokens", event.Usage.OutputTokens))
-	}
-	c.owner.engine.log.LogAttrs(context.Background(), slog.LevelInfo, "call", attrs...)
+	return context.Cause(ctx)
 }

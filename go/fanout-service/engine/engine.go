@@ -1,5 +1,6 @@
-// Package engine runs fan-outs: one goroutine a call, timers that know the phase, cancellation
-// with a reason, and one reader for all calls. It knows no HTTP and no provider by name.
+// Package engine runs fan-outs: one goroutine a call, attempts that follow or race each other,
+// timers that know the phase, cancellation with a reason, and one reader for all calls. It knows
+// no HTTP and no provider by name.
 package engine
 
 import (
@@ -7,25 +8,33 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	fanout "rex/fanout-service"
+	"rex/fanout-service/cache"
+	"rex/fanout-service/limit"
+	"rex/fanout-service/retry"
 )
 
 // Errors of Start.
 var (
 	ErrDuplicate = errors.New("a fan-out with this id is in flight")
 	ErrDraining  = errors.New("the service is shutting down")
+	ErrBusy      = errors.New("too many calls, or too much text, are in flight")
 )
 
 // ErrReaderGone is why calls end whose reader has left.
 var ErrReaderGone = errors.New("the reader left")
 
-// Config bounds an engine; zero values mean the defaults of the contract.
+// Config bounds an engine; zero values mean the defaults.
 type Config struct {
-	MaxPending int           // bytes of text a call may hold for a slow reader; then it stops reading
-	MaxAnswer  int           // bytes of escaped text of one answer
-	Heartbeat  time.Duration // silence after which an empty batch is sent
+	MaxPending int           // bytes of text a call may hold for a slow reader, 64 KiB by default; then it stops reading
+	MaxAnswer  int           // bytes of escaped text of one answer, reasoning included; 8 MiB by default
+	Heartbeat  time.Duration // silence after which an empty batch is sent; 10 s by default
+	MaxCalls   int           // calls in flight, over which no fan-out begins; 0: no bound
+	MaxBytes   int64         // of text that waits for readers or followers, over which no fan-out begins; 256 MiB by default
+	Retry      retry.Config
 }
 
 func (c Config) withDefaults() Config {
@@ -38,19 +47,11 @@ func (c Config) withDefaults() Config {
 	if c.Heartbeat == 0 {
 		c.Heartbeat = 10 * time.Second
 	}
+	if c.MaxBytes == 0 {
+		c.MaxBytes = 256 << 20
+	}
+	c.Retry = c.Retry.WithDefaults()
 	return c
-}
-
-// Engine holds the fan-outs in flight.
-type Engine struct {
-	config    Config
-	providers map[string]Upstream
-	log       *slog.Logger
-
-	mu       sync.Mutex
-	running  map[string]*Run
-	draining bool
-	calls    sync.WaitGroup
 }
 
 // Upstream is a provider and the keys it may be asked with, at least one.
@@ -59,22 +60,82 @@ type Upstream struct {
 	Keys     []fanout.Key
 }
 
-// New returns an engine that reaches the given providers.
-func New(config Config, providers map[string]Upstream, log *slog.Logger) *Engine {
-	return &Engine{config: config.withDefaults(), providers: providers, log: log, running: map[string]*Run{}}
+// Parts are what an engine works with. Only Upstreams must be given.
+type Parts struct {
+	Upstreams map[string]Upstream
+	Limiter   *limit.Limiter // nil: no limits
+	Cache     *cache.Cache   // nil: no answer is kept or shared
+	Observer  Observer       // nil: nobody is told
+	Log       *slog.Logger   // of faults of our own; nil: slog's default
+}
+
+// Engine holds the fan-outs in flight.
+type Engine struct {
+	config   Config
+	targets  map[string]*target
+	limiter  *limit.Limiter
+	cache    *cache.Cache
+	observer Observer
+	log      *slog.Logger
+	epoch    time.Time // the moments of what calls share count from here
+
+	mu       sync.Mutex
+	running  map[string]*Run // nil while a Start is still under way
+	draining bool
+
+	open  atomic.Int64 // calls
+	bytes atomic.Int64 // of text that waits for somebody
+	works sync.WaitGroup
+}
+
+// target is a provider with what the engine knows of it.
+type target struct {
+	Upstream
+	budget *retry.Budget
+}
+
+// New returns an engine made of the given parts.
+func New(config Config, parts Parts) *Engine {
+	e := &Engine{
+		config: config.withDefaults(), targets: map[string]*target{},
+		limiter: parts.Limiter, cache: parts.Cache, observer: parts.Observer, log: parts.Log,
+		epoch: time.Now(), running: map[string]*Run{},
+	}
+	if e.log == nil {
+		e.log = slog.Default()
+	}
+	if e.limiter == nil {
+		e.limiter = limit.New(limit.Config{}, nil, e.log)
+	}
+	if e.observer == nil {
+		e.observer = nobody{}
+	}
+	for name, upstream := range parts.Upstreams {
+		e.targets[name] = &target{upstream, e.config.Retry.NewBudget(e.epoch)}
+	}
+	return e
 }
 
 // Knows says whether calls to a provider can be made.
-func (e *Engine) Knows(provider string) bool {
-	_, ok := e.providers[provider]
-	return ok
-}
+func (e *Engine) Knows(provider string) bool { return e.targets[provider] != nil }
 
 // InFlight counts the fan-outs that are not over.
 func (e *Engine) InFlight() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.running)
+}
+
+// Stats is what is in flight.
+type Stats struct {
+	Fanouts int
+	Calls   int
+	Bytes   int64 // of text that waits for a reader, or is kept for followers and the cache
+}
+
+// Stats returns what is in flight now.
+func (e *Engine) Stats() Stats {
+	return Stats{Fanouts: e.InFlight(), Calls: int(e.open.Load()), Bytes: e.bytes.Load()}
 }
 
 // Draining says whether new fan-outs are refused.
@@ -84,30 +145,38 @@ func (e *Engine) Draining() bool {
 	return e.draining
 }
 
-// Start begins every call of a request, whose providers must all be known, and returns its run;
-// the caller must Read it, and ends it by ending ctx. received is when the request came:
-// the deadline and all moments count from it.
+// Start begins every call of a request and returns its run; the caller must Read it, and ends it
+// by ending ctx. The providers of all its calls, their fallbacks and hedges must be known.
+// received is when the request came: the deadline and all moments count from it.
 func (e *Engine) Start(ctx context.Context, request fanout.Request, received time.Time) (*Run, error) {
-	run := newRun(ctx, e, request, received)
-	if err := e.register(run); err != nil {
-		run.discard()
+	if err := e.reserve(&request); err != nil {
 		return nil, err
 	}
+	run := newRun(ctx, e, request, received)
+	e.mu.Lock()
+	e.running[request.ID] = run
+	e.mu.Unlock()
 	run.begin()
 	return run, nil
 }
 
-func (e *Engine) register(run *Run) error {
+// reserve takes the id and the places of a request's calls, or nothing.
+func (e *Engine) reserve(request *fanout.Request) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.draining {
 		return ErrDraining
 	}
-	if e.running[run.request.ID] != nil {
+	if _, taken := e.running[request.ID]; taken {
 		return ErrDuplicate
 	}
-	e.running[run.request.ID] = run
-	e.calls.Add(len(run.calls))
+	calls := int64(len(request.Calls))
+	if most := int64(e.config.MaxCalls); most > 0 && e.open.Load()+calls > most || e.bytes.Load() > e.config.MaxBytes {
+		return ErrBusy
+	}
+	e.running[request.ID] = nil
+	e.open.Add(calls)
+	e.works.Add(len(request.Calls))
 	return nil
 }
 
@@ -137,8 +206,8 @@ func (e *Engine) Drain(ctx context.Context) error {
 	return nil
 }
 
-// Wait returns when every call's goroutine has ended.
-func (e *Engine) Wait() { e.calls.Wait() }
+// Wait returns when every goroutine of a call, or of what calls share, has ended.
+func (e *Engine) Wait() { e.works.Wait() }
 
 func (e *Engine) forget(run *Run) {
 	e.mu.Lock()

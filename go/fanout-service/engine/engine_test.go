@@ -1,141 +1,21 @@
 package engine_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	fanout "rex/fanout-service"
 	"rex/fanout-service/engine"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// script is a provider that does what a test says.
-type script func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error)
-
-func (s script) Stream(ctx context.Context, call *fanout.Call, key fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
-	return s(ctx, call, key, sink)
-}
-
-var done = fanout.Answer{FinishReason: fanout.FinishStop}
-
-// hang waits for the end of the context, as a provider must.
-func hang(ctx context.Context) (fanout.Answer, error) {
-	<-ctx.Done()
-	return fanout.Answer{}, context.Cause(ctx)
-}
-
-// newEngine gives every call of provider p to the script.
-func newEngine(s script, config engine.Config) (*engine.Engine, *bytes.Buffer) {
-	log := &bytes.Buffer{}
-	return engine.New(config, map[string]engine.Upstream{"p": {Provider: s, Keys: []fanout.Key{fanout.NewKey("")}}}, slog.New(slog.NewJSONHandler(log, nil))), log
-}
-
-func request(id string, calls int) fanout.Request {
-	r := fanout.Request{ID: id, Deadline: time.Hour, Coalesce: fanout.DefaultCoalesce}
-	for i := range calls {
-		r.Calls = append(r.Calls, fanout.Call{
-			ID: fmt.Sprintf("c%d", i), Target: fanout.Target{Provider: "p", Model: "m"}, Timeouts: fanout.DefaultTimeouts,
-			Messages: []fanout.Message{{Role: "user", Content: "secret prompt 日本"}},
-		})
-	}
-	return r
-}
-
-// trace is a run as its reader saw it.
-type trace struct {
-	batches [][]fanout.Event
-	at      []time.Duration
-	end     *fanout.End
-}
-
-func (tr *trace) text(call string) string {
-	var text strings.Builder
-	for _, batch := range tr.batches {
-		for _, e := range batch {
-			if e.Call == call {
-				text.Write(e.Text)
-			}
-		}
-	}
-	return text.String()
-}
-
-func (tr *trace) last(t *testing.T, call string) fanout.Event {
-	t.Helper()
-	var last fanout.Event
-	ended := 0
-	for _, batch := range tr.batches {
-		for _, e := range batch {
-			if e.Call != call {
-				continue
-			}
-			if e.Type == fanout.Started && last.Type != "" || ended > 0 {
-				t.Errorf("%s: %s after %s", call, e.Type, last.Type)
-			}
-			last = e
-			if e.Type == fanout.Finished || e.Type == fanout.Failed {
-				ended++
-			}
-		}
-	}
-	if ended != 1 {
-		t.Errorf("%s ended %d times", call, ended)
-	}
-	return last
-}
-
-func (tr *trace) kind(t *testing.T, call string) fanout.Kind {
-	t.Helper()
-	if last := tr.last(t, call); last.Failure != nil {
-		return last.Failure.Kind
-	}
-	return ""
-}
-
-// read runs a request to its end.
-func read(ctx context.Context, t *testing.T, e *engine.Engine, r fanout.Request) *trace {
-	t.Helper()
-	received := time.Now()
-	run, err := e.Start(ctx, r, received)
-	tr := &trace{}
-	if err != nil {
-		t.Error(err)
-		return tr
-	}
-	err = run.Read(ctx, func(events []fanout.Event, end *fanout.End) error {
-		batch := make([]fanout.Event, len(events))
-		for i, event := range events {
-			event.Text = bytes.Clone(event.Text)
-			batch[i] = event
-		}
-		tr.batches = append(tr.batches, batch)
-		tr.at = append(tr.at, time.Since(received))
-		if end != nil {
-			copied := *end
-			tr.end = &copied
-		}
-		return nil
-	})
-	if err != nil {
-		t.Errorf("Read: %v", err)
-	}
-	e.Wait()
-	return tr
-}
-
 func TestEveryCallEndsOnceWithItsTextInOrder(t *testing.T) {
-	e, log := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+	e, watched := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 		sink.Connected()
 		for i := range 500 {
 			if err := sink.Text(fmt.Appendf(nil, "%s-%d ", call.ID, i), 1); err != nil {
@@ -164,7 +44,7 @@ func TestEveryCallEndsOnceWithItsTextInOrder(t *testing.T) {
 	if e.InFlight() != 0 {
 		t.Error("the fan-out is still in flight")
 	}
-	if strings.Contains(log.String(), "secret prompt") || strings.Contains(log.String(), "c0-1") {
+	if strings.Contains(watched.log.String(), "secret prompt") || strings.Contains(watched.log.String(), "c0-1") {
 		t.Error("the log tells content")
 	}
 }
@@ -408,7 +288,7 @@ func TestAReaderThatFailsOrLeavesStopsEveryCall(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			ctx, leave := context.WithCancel(t.Context())
 			defer leave()
-			e, log := newEngine(func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			e, watched := newEngine(func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 				sink.Connected()
 				return hang(ctx)
 			}, engine.Config{})
@@ -427,8 +307,13 @@ func TestAReaderThatFailsOrLeavesStopsEveryCall(t *testing.T) {
 				t.Error("Read returned no error")
 			}
 			e.Wait() // a call that went on would hang here
-			if e.InFlight() != 0 || !strings.Contains(log.String(), "reader_gone") {
-				t.Errorf("%d in flight, log: %s", e.InFlight(), log)
+			if e.InFlight() != 0 {
+				t.Errorf("%d in flight", e.InFlight())
+			}
+			for _, outcome := range watched.outcomes() {
+				if outcome != engine.OutcomeReaderGone {
+					t.Errorf("ended with %q", outcome)
+				}
 			}
 		})
 	}
@@ -455,7 +340,7 @@ func TestAnIdIsTakenWhileInFlight(t *testing.T) {
 }
 
 func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
-	e, log := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, _ fanout.Sink) (fanout.Answer, error) {
+	e, watched := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, _ fanout.Sink) (fanout.Answer, error) {
 		switch call.ID {
 		case "c0":
 			panic("secret of a panic")
@@ -470,8 +355,8 @@ func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
 			t.Errorf("%s: %q, want %q", id, kind, want)
 		}
 	}
-	if last := tr.last(t, "c1"); strings.Contains(last.Failure.Message(), "secret") || strings.Contains(log.String(), "secret") {
-		t.Errorf("an error told too much: %s\n%s", last.Failure.Message(), log)
+	if last := tr.last(t, "c1"); strings.Contains(last.Failure.Message(), "secret") || strings.Contains(watched.log.String(), "secret") {
+		t.Errorf("an error told too much: %s\n%s", last.Failure.Message(), watched.log.String())
 	}
 }
 

@@ -77,3 +77,18 @@ type AttemptRecord struct {
 	Usage   *fanout.Usage
 	Wait    time.Duration // until the next attempt, fanout.Never when none follows
 }
+
+// nobody observes.
+type nobody struct{}
+
+func (nobody) Fanout(ctx context.Context, _ *fanout.Request) (context.Context, func(*FanoutRecord)) {
+	return ctx, func(*FanoutRecord) {}
+}
+
+func (nobody) Call(ctx context.Context, _ *fanout.Request, _ *fanout.Call) (context.Context, func(*CallRecord)) {
+	return ctx, func(*CallRecord) {}
+}
+
+func (nobody) Attempt(ctx context.Context, _ *fanout.Request, _ *fanout.Call, _ *Attempt) (context.Context, func(*AttemptRecord)) {
+	return ctx, func(*AttemptRecord) {}
+}

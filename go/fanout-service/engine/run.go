@@ -2,7 +2,7 @@ package engine
 
 import (
 	"context"
-	"log/slog"
+	"sync/atomic"
 	"time"
 
 	fanout "rex/fanout-service"
@@ -19,6 +19,8 @@ type Run struct {
 	stop     context.CancelCauseFunc
 	ctx      context.Context
 	release  context.CancelFunc
+	observed func(*FanoutRecord)
+	slow     atomic.Bool // it was stopped because nobody read it
 }
 
 func newRun(parent context.Context, e *Engine, request fanout.Request, received time.Time) *Run {
@@ -28,8 +30,9 @@ func newRun(parent context.Context, e *Engine, request fanout.Request, received 
 		urgent: make(chan struct{}, 1),
 		calls:  make([]*call, len(request.Calls)),
 	}
+	parent, r.observed = e.observer.Fanout(parent, &r.request)
 	deadline := fanout.Fail(fanout.Deadline, "%d ms", request.Deadline.Milliseconds())
-	r.ctx, r.release = context.WithDeadlineCause(parent, received.Add(request.Deadline), deadline)
+	r.ctx, r.release = context.WithDeadlineCause(parent, r.deadline(), deadline)
 	r.ctx, r.stop = context.WithCancelCause(r.ctx)
 	for i := range request.Calls {
 		r.calls[i] = newCall(r, &r.request.Calls[i])
@@ -40,21 +43,27 @@ func newRun(parent context.Context, e *Engine, request fanout.Request, received 
 func (r *Run) begin() {
 	for _, c := range r.calls {
 		go func() {
-			defer r.engine.calls.Done()
+			defer r.engine.works.Done()
+			defer r.engine.open.Add(-1)
 			c.run()
 		}()
 	}
 }
 
-// discard frees what newRun took.
-func (r *Run) discard() {
-	r.stop(nil)
-	r.release()
+func (r *Run) deadline() time.Time { return r.received.Add(r.request.Deadline) }
+
+// Stop ends every open call with the given kind. The reader still gets what there is, the failures
+// among it.
+func (r *Run) Stop(kind fanout.Kind) {
+	if kind == fanout.SlowReader {
+		r.slow.Store(true)
+	}
+	r.stop(fanout.Fail(kind, ""))
 }
 
 func (r *Run) cancel(id string, kind fanout.Kind) bool {
 	if id == "" {
-		r.stop(fanout.Fail(kind, ""))
+		r.Stop(kind)
 		return true
 	}
 	for _, c := range r.calls {
@@ -76,25 +85,18 @@ func (r *Run) since() time.Duration { return time.Since(r.received) }
 // Read is the only consumer: no lock is shared between calls, and each dirty call is visited
 // once a window.
 func (r *Run) Read(parent context.Context, emit func(events []fanout.Event, end *fanout.End) error) (err error) {
-	defer func() {
-		if err != nil {
-			r.stop(ErrReaderGone)
-		}
-		r.engine.forget(r)
-		r.discard()
-		r.logEnd(err)
-	}()
+	end := fanout.End{Calls: len(r.calls)}
+	defer func() { r.close(err, end) }()
 	window := r.newWindow()
 	defer window.timer.Stop()
 	var batch batch
-	end := fanout.End{Calls: len(r.calls)}
 	for end.Finished+end.Failed < end.Calls {
 		if err := window.wait(parent, &batch); err != nil {
 			return err
 		}
 		batch.collect(r.ready)
-		for _, event := range batch.events {
-			switch event.Type {
+		for i := range batch.events {
+			switch batch.events[i].Type {
 			case fanout.Finished:
 				end.Finished++
 			case fanout.Failed:
@@ -117,16 +119,21 @@ func (r *Run) Read(parent context.Context, emit func(events []fanout.Event, end 
 	return nil
 }
 
-func (r *Run) logEnd(err error) {
-	level, outcome := slog.LevelInfo, "done"
+// close ends a run that is over or whose reader has left, and tells what came of it.
+func (r *Run) close(err error, end fanout.End) {
+	record := FanoutRecord{Outcome: OutcomeDone, End: end}
 	if err != nil {
-		level, outcome = slog.LevelWarn, "cut"
+		r.stop(ErrReaderGone)
+		for _, c := range r.calls {
+			c.abandon()
+		}
+		record.Outcome, record.End.Elapsed = OutcomeReaderGone, r.since()
 	}
-	r.engine.log.LogAttrs(context.Background(), level, "fanout",
-		slog.String("request_id", r.request.RequestID),
-		slog.String("fanout_id", r.request.ID),
-		slog.Int("calls", len(r.calls)),
-		slog.Int64("latency_ms", r.since().Milliseconds()),
-		slog.String("outcome", outcome),
-	)
+	if r.slow.Load() {
+		record.Outcome = OutcomeSlowReader
+	}
+	r.engine.forget(r)
+	r.stop(nil)
+	r.release()
+	r.observed(&record)
 }

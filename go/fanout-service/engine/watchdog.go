@@ -8,36 +8,42 @@ import (
 	fanout "rex/fanout-service"
 )
 
-// phase is what a call waits for.
+// phase is what an attempt waits for.
 type phase int
 
 const (
 	connecting phase = iota
 	awaitingFirst
 	streaming
-	resting // for the reader: no timer runs
+	resting // for the reader: only the time of the whole attempt runs
+	over
 )
 
-// watchdog stops a call whose phase takes too long. One timer serves a whole call: data only
-// notes the time, and the timer, when it fires, sees whether there was silence.
+// watchdog stops an attempt whose phase, or the whole of it, takes too long. One timer serves a
+// whole attempt: data only notes the time, and the timer, when it fires, sees whether there was
+// silence.
 type watchdog struct {
 	mu    sync.Mutex
 	stop  context.CancelCauseFunc
 	limit [resting]time.Duration
+	total time.Duration
 	phase phase
+	began time.Time
 	since time.Time
 	timer *time.Timer
 }
 
 var phaseKinds = [resting]fanout.Kind{fanout.TimeoutConnect, fanout.TimeoutFirstToken, fanout.TimeoutStall}
 
-func (w *watchdog) start(limits fanout.Timeouts, stop context.CancelCauseFunc) {
+func (w *watchdog) start(limits *fanout.Timeouts, stop context.CancelCauseFunc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.stop = stop
 	w.limit = [resting]time.Duration{limits.Connect, limits.FirstToken, limits.Stall}
-	w.since = time.Now()
-	w.timer = time.AfterFunc(limits.Connect, w.fire)
+	w.total = limits.Total
+	w.began = time.Now()
+	w.since = w.began
+	w.timer = time.AfterFunc(min(limits.Connect, limits.Total), w.fire)
 }
 
 func (w *watchdog) connected() { w.enter(awaitingFirst, false) }
@@ -51,14 +57,14 @@ func (w *watchdog) progress(generated bool) { w.enter(streaming, !generated) }
 func (w *watchdog) enter(next phase, onlyIfThere bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if onlyIfThere && w.phase != next {
+	if onlyIfThere && w.phase != next || w.phase == over {
 		return
 	}
 	w.since = time.Now()
 	if w.phase != next {
 		w.phase = next
 		if next != resting {
-			w.timer.Reset(w.limit[next])
+			w.timer.Reset(min(w.limit[next], w.total-w.since.Sub(w.began)))
 		}
 	}
 }
@@ -66,24 +72,39 @@ func (w *watchdog) enter(next phase, onlyIfThere bool) {
 func (w *watchdog) fire() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.phase == resting {
+	if w.phase == over {
 		return
 	}
-	limit := w.limit[w.phase]
-	if left := limit - time.Since(w.since); left > 0 {
-		w.timer.Reset(left)
+	now := time.Now()
+	left := w.total - now.Sub(w.began)
+	if left <= 0 {
+		w.bite(fanout.TimeoutTotal, "%d ms", w.total)
 		return
 	}
-	fact := "%d ms"
-	if w.phase == streaming {
-		fact = "%d ms without data"
+	if w.phase != resting {
+		limit := w.limit[w.phase]
+		silent := now.Sub(w.since)
+		if silent >= limit {
+			fact := "%d ms"
+			if w.phase == streaming {
+				fact = "%d ms without data"
+			}
+			w.bite(phaseKinds[w.phase], fact, limit)
+			return
+		}
+		left = min(left, limit-silent)
 	}
-	w.stop(fanout.Fail(phaseKinds[w.phase], fact, limit.Milliseconds()))
+	w.timer.Reset(left)
+}
+
+func (w *watchdog) bite(kind fanout.Kind, fact string, limit time.Duration) {
+	w.phase = over
+	w.stop(fanout.Fail(kind, fact, limit.Milliseconds()))
 }
 
 func (w *watchdog) end() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.phase = resting
+	w.phase = over
 	w.timer.Stop()
 }

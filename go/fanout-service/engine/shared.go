@@ -1,0 +1,284 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	fanout "rex/fanout-service"
+	"rex/fanout-service/cache"
+)
+
+// Calls that use the cache follow a flight: the first to ask for a key starts it, the others read
+// along. The flight looks into the cache itself, so that the calls of one key look once, and that
+// none asks a provider for what was stored a moment ago. Its moments count from the engine's epoch.
+
+// replayPiece bounds the pieces in which a known answer is given out, in bytes.
+const replayPiece = 64 << 10
+
+// follow answers the call from a flight, and leaves it when the call ends first.
+func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
+	run, use := c.owner, c.spec.Cache
+	digest := use.Key
+	if !use.Read {
+		// Who wants a fresh answer follows none that may come from the cache.
+		digest += " fresh"
+	}
+	run.engine.works.Add(1)
+	follower := run.engine.cache.Join(ctx, run.request.Workspace, digest, run.deadline(),
+		func(ctx context.Context, flight *cache.Flight) {
+			defer run.engine.works.Done()
+			run.lead(ctx, c.spec, flight)
+		})
+	defer follower.Leave()
+	if !follower.Leads() {
+		run.engine.works.Done()
+	}
+	reader := &reader{
+		call: c, leads: follower.Leads(), joined: run.since(), shift: run.received.Sub(run.engine.epoch),
+		timing: fanout.NoTiming, record: record,
+	}
+	reader.timing.Queued = reader.joined
+	record.Cache = CacheMiss
+	if !reader.leads {
+		record.Cache = CacheShared
+	}
+	for events := []fanout.Event(nil); ; {
+		var err error
+		events, err = follower.Next(c.ctx, events[:0])
+		for i := range events {
+			if err == nil {
+				err = reader.read(&events[i])
+			}
+		}
+		if err != nil {
+			return reader.cut(err)
+		}
+		if last := &events[len(events)-1]; last.Type == fanout.Finished || last.Type == fanout.Failed {
+			return *last
+		}
+	}
+}
+
+// lead does the work of a flight for the call that started it.
+func (r *Run) lead(ctx context.Context, spec *fanout.Call, flight *cache.Flight) {
+	e, use := r.engine, spec.Cache
+	out := &shared{engine: e, flight: flight}
+	defer out.release()
+	if use.Read {
+		if entry, age, ok := e.cache.Get(ctx, r.request.Workspace, use.Key); ok {
+			last := replay(ctx, e, spec, entry, age, out)
+			flight.Publish(&last)
+			return
+		}
+	}
+	work := newAttempts(e, &r.request, spec, e.epoch, out)
+	work.deadline = flight.Deadline
+	if use.Write {
+		work.kept = &kept{ctx: ctx, cache: e.cache, workspace: r.request.Workspace, key: use.Key}
+	}
+	last := work.run(ctx)
+	flight.Publish(&last)
+}
+
+// replay gives a known answer out, and returns its last event.
+func replay(ctx context.Context, e *Engine, spec *fanout.Call, entry *cache.Entry, age time.Duration, out listener) fanout.Event {
+	since := func() time.Duration { return time.Since(e.epoch) }
+	timing := fanout.NoTiming
+	timing.Queued = since()
+	out.tell(&fanout.Event{Type: fanout.Started, At: timing.Queued, Reason: fanout.Replay, Target: entry.Target, Timing: timing})
+	give := func(as fanout.EventType, text []byte) error {
+		for len(text) > 0 {
+			size := cut(text, replayPiece)
+			piece := &fanout.Event{Type: as, At: since(), Text: text[:size], Timing: timing}
+			for !out.offer(piece, true) {
+				if err := out.room(ctx); err != nil {
+					return err
+				}
+			}
+			text = text[size:]
+		}
+		return nil
+	}
+	var err error
+	if spec.Thoughts {
+		err = give(fanout.Thought, entry.Thoughts)
+	}
+	if err == nil {
+		timing.FirstToken = since()
+		err = give(fanout.Chunk, entry.Text)
+		timing.LastToken = since()
+	}
+	if err != nil {
+		return fanout.Event{Type: fanout.Failed, At: since(), Failure: failureOf(err), Timing: timing}
+	}
+	usage := entry.Usage
+	return fanout.Event{
+		Type: fanout.Finished, At: since(), Target: entry.Target, FinishReason: entry.FinishReason,
+		Usage: &usage, Timing: timing, CachedAge: max(age, 0),
+	}
+}
+
+// shared is a flight as the listener of what leads it.
+type shared struct {
+	engine *Engine
+	flight *cache.Flight
+	bytes  int64 // on the engine's books
+	wanted int   // by the piece that was refused
+}
+
+// gone is a context that has ended: with it, waiting for room is asking for it.
+var gone = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+func (s *shared) tell(event *fanout.Event) { s.flight.Publish(event) }
+
+// offer refuses when even the follower that is furthest is too far behind.
+func (s *shared) offer(event *fanout.Event, _ bool) bool {
+	s.wanted = len(event.Text)
+	if s.room(gone) != nil {
+		return false
+	}
+	s.bytes += int64(len(event.Text))
+	s.engine.bytes.Add(int64(len(event.Text)))
+	s.flight.Publish(event)
+	return true
+}
+
+func (s *shared) room(ctx context.Context) error {
+	return s.flight.WaitForRoom(ctx, s.wanted, s.engine.config.MaxPending)
+}
+
+// startOver does nothing: each follower drops what its own reader has not taken.
+func (s *shared) startOver() {}
+
+func (s *shared) release() { s.engine.bytes.Add(-s.bytes) }
+
+// kept is the answer of an attempt on its way into the cache.
+type kept struct {
+	ctx            context.Context
+	cache          *cache.Cache
+	workspace, key string
+	entry          cache.Entry
+}
+
+func (k *kept) startOver() {
+	k.entry = cache.Entry{Text: k.entry.Text[:0], Thoughts: k.entry.Thoughts[:0]}
+}
+
+func (k *kept) put(a *attempt) {
+	k.entry.FinishReason, k.entry.Usage, k.entry.Target = a.answer.FinishReason, *a.usage, a.Target
+	k.entry.StoredAt = time.Now()
+	k.cache.Put(k.ctx, k.workspace, k.key, &k.entry)
+}
+
+// reader shows one call what happens in the flight that it follows. The call that started the
+// flight sees its attempts; they are the others' neither to pay nor to count, so to them it is a
+// replay of an answer that is not complete yet.
+type reader struct {
+	call   *call
+	leads  bool
+	joined time.Duration
+	shift  time.Duration // from the engine's epoch to the receipt of the call's request
+	record *CallRecord
+
+	began      bool
+	said       bool
+	attempt    int
+	timing     fanout.Timing
+	characters int
+}
+
+// read passes an event on to the call; the last one it only rewrites.
+func (r *reader) read(event *fanout.Event) error {
+	event.At = r.moment(event.At)
+	event.Timing = fanout.Timing{
+		Queued: r.moment(event.Timing.Queued), Admitted: r.moment(event.Timing.Admitted),
+		Connect:    r.moment(event.Timing.Connect),
+		FirstToken: r.moment(event.Timing.FirstToken), LastToken: r.moment(event.Timing.LastToken),
+	}
+	switch event.Type {
+	case fanout.Queued:
+		r.call.tell(event)
+	case fanout.Started:
+		r.start(event)
+	case fanout.Thought, fanout.Chunk:
+		return r.say(event)
+	case fanout.AttemptFailed:
+		if r.leads {
+			r.call.tell(event)
+		}
+	case fanout.Finished:
+		if event.CachedAge != fanout.Never {
+			r.record.Cache, r.record.Age = CacheHit, event.CachedAge
+		} else if !r.leads {
+			event.Attempt, event.CachedAge = 0, 0
+		}
+	case fanout.Failed:
+		if !r.leads {
+			event.Attempt, event.Usage = 0, nil
+		}
+	}
+	return nil
+}
+
+func (r *reader) start(event *fanout.Event) {
+	r.record.Target = event.Target
+	r.timing = event.Timing
+	if r.said {
+		r.call.startOver()
+	}
+	if r.leads {
+		r.attempt = event.Attempt
+		r.record.Attempts = event.Attempt
+	} else if r.began && !r.said {
+		return // nothing was shown of the attempt before
+	} else {
+		event.Attempt, event.Reason = 0, fanout.Replay
+	}
+	r.began, r.said, r.characters = true, false, 0
+	r.call.tell(event)
+}
+
+func (r *reader) say(event *fanout.Event) error {
+	urgent := false
+	if event.Type == fanout.Chunk {
+		urgent = r.timing.FirstToken == fanout.Never
+		if urgent {
+			r.timing = event.Timing
+			r.timing.FirstToken = event.At
+		}
+		r.timing.LastToken = event.At
+		r.characters += codePoints(event.Text)
+	}
+	r.said = true
+	for !r.call.offer(event, urgent) {
+		if err := r.call.room(r.call.ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cut is the last event of a call that ended before the flight.
+func (r *reader) cut(err error) fanout.Event {
+	event := fanout.Event{
+		Type: fanout.Failed, At: r.call.owner.since(), Attempt: r.attempt, Failure: asFailure(err), Timing: r.timing,
+	}
+	if r.leads && r.characters > 0 && r.attempt > 0 {
+		event.Usage = &fanout.Usage{
+			InputTokens: estimate(r.call.spec.Characters()), OutputTokens: estimate(r.characters), Estimated: true,
+		}
+	}
+	return event
+}
+
+// moment turns one of the flight's into one of the call's, which cannot be before it joined.
+func (r *reader) moment(at time.Duration) time.Duration {
+	if at == fanout.Never {
+		return at
+	}
+	return max(at-r.shift, r.joined)
+}
