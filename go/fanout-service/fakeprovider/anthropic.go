@@ -144,6 +144,8 @@ func anthropicReason(reason string) string {
 
 func (*anthropic) done(s *session) { s.event(event{"message_stop", `{"type":"message_stop"}`}) }
 
+func (*anthropic) trailer(*session, counts) {}
+
 func (*anthropic) ping(s *session) { s.event(event{"ping", `{"type": "ping"}`}) }
 
 func (a *anthropic) bare(s *session, kind oddity) {

@@ -16,7 +16,11 @@ var framings = []script{
 		}
 		ok(s)
 	}},
-	{name: "no-space", does: "No space behind `data:`.", streams: completely, run: reframed(func(f *framing) { f.data = "data:" })},
+	{name: "no-space", does: "No space behind `data:`.", streams: completely, run: func(s *session) {
+		s.reframe(func(f *framing) { f.data = "data:" })
+		s.open()
+		s.rest(words(s, 3), 0, "stop")
+	}},
 	{name: "named-events", does: "The words' events have names, ids, unknown fields and comments.", streams: completely, run: func(s *session) {
 		if s.asked.stream {
 			s.comment("hello")

@@ -137,6 +137,8 @@ func geminiReason(reason string) string {
 // done is nothing: the stream ends with the body.
 func (*gemini) done(*session) {}
 
+func (*gemini) trailer(*session, counts) {}
+
 func (*gemini) ping(s *session) { s.comment("ping") }
 
 func (g *gemini) bare(s *session, kind oddity) {

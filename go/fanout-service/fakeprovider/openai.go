@@ -68,11 +68,14 @@ func (o *openAI) frame(s *session, thought bool) event {
 	return o.chunk(s, choice(`{"content":`+hole+`}`, ""), s.usageEverywhere(`,"usage":`, openAIUsage))
 }
 
-// ending sends the usage in an event of its own, as OpenAI does when it was asked for.
-func (o *openAI) ending(s *session, reason string, u *counts) {
+func (o *openAI) ending(s *session, reason string, _ *counts) {
 	s.event(o.chunk(s, choice(`{}`, reason), ""))
-	if u != nil && s.asked.wantUsage {
-		o.usage(s, *u)
+}
+
+// trailer sends the usage in an event of its own, as OpenAI does when it was asked for.
+func (o *openAI) trailer(s *session, u counts) {
+	if s.asked.wantUsage {
+		o.usage(s, u)
 	}
 }
 

@@ -256,14 +256,15 @@ func (s *session) done() {
 	s.wire.done(s)
 }
 
-// complete ends an answer in the regular way. Of a format without a last event the finish reason
-// is the last: a client may leave with it.
+// complete ends an answer in the regular way. A client may leave with the finish reason: all from
+// there on is one last word.
 func (s *session) complete(reason string) {
-	if s.wire.name() == "gemini" {
-		s.last()
-	}
+	s.last()
 	s.end(reason)
-	s.done()
+	if u := s.counts(); u != nil {
+		s.wire.trailer(s, *u)
+	}
+	s.wire.done(s)
 }
 
 // counts is what the usage says, nil for nothing.

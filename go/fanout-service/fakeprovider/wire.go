@@ -17,7 +17,8 @@ type wire interface {
 
 	opening(s *session)                          // the events before any text
 	frame(s *session, thought bool) event        // an event for a piece whose text is hole; begins its block if need be
-	ending(s *session, reason string, u *counts) // the finish reason, with the usage unless that is nil
+	ending(s *session, reason string, u *counts) // the finish reason, with usage where the format has it there and u is given
+	trailer(s *session, u counts)                // what regularly stands between the finish reason and the end
 	usage(s *session, u counts)                  // usage in an event of its own
 	done(s *session)                             // what stands last, if anything does
 	ping(s *session)
