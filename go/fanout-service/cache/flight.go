@@ -125,7 +125,8 @@ func (f *Flight) Publish(e *fanout.Event) {
 }
 
 // append keeps a copy of the event, its text joined to that of the event before where that is a
-// piece of the same kind. Bytes once written are not written again, so followers may hold them.
+// piece of the same kind, and at the later moment. Bytes once written are not written again, so
+// followers may hold them.
 func (f *Flight) append(e *fanout.Event) {
 	f.bytes += len(e.Text)
 	if end := len(f.log) - 1; end >= 0 && isText(e.Type) {
