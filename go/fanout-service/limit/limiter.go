@@ -4,8 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-
-	"github.com/redis/go-redis/v9"
+	"time"
 
 	fanout "rex/fanout-service"
 )
@@ -13,90 +12,105 @@ import (
 // Limiter admits attempts.
 type Limiter struct {
 	config Config
-
-	mu    sync.Mutex
-	slots map[string]chan struct{}
+	shared *Shared
+	log    *slog.Logger
+	rooms  sync.Map // of *room, by provider
 }
 
-// Shared shares limits between processes by way of Redis.
-type Shared struct{}
-
-// NewShared returns limits shared by all processes that use the same Redis and prefix.
-func NewShared(_ redis.UniversalClient, _ string, _ *slog.Logger) *Shared { return &Shared{} }
-
-// Up says whether Redis answers.
-func (s *Shared) Up() bool { return true }
-
-// New returns a limiter; shared is nil when this process is alone.
-func New(config Config, _ *Shared, _ *slog.Logger) *Limiter {
-	return &Limiter{config: config, slots: map[string]chan struct{}{}}
-}
-
-func (l *Limiter) of(provider string) chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	most := l.config.Default.MaxConcurrent
-	for _, rule := range l.config.Rules {
-		if rule.Provider == provider && rule.Model == "" && rule.MaxConcurrent > 0 {
-			most = rule.MaxConcurrent
-		}
+// New returns a limiter; shared is nil when this process is alone. log is told of keys that are
+// refused and models that fail; it may be nil.
+func New(config Config, shared *Shared, log *slog.Logger) *Limiter {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	if l.slots[provider] == nil && most > 0 {
-		l.slots[provider] = make(chan struct{}, most)
-	}
-	return l.slots[provider]
+	return &Limiter{config: config, shared: shared, log: log}
 }
 
-// Admit waits until the attempt may be sent. Its error is a *fanout.Failure or context.Cause(ctx).
+func (l *Limiter) prefix() string {
+	if l.shared == nil {
+		return ""
+	}
+	return l.shared.prefix
+}
+
+func (l *Limiter) room(provider string) *room {
+	if r, ok := l.rooms.Load(provider); ok {
+		return r.(*room)
+	}
+	r, _ := l.rooms.LoadOrStore(provider, newRoom(l, provider))
+	return r.(*room)
+}
+
+// Admit waits until the attempt may be sent. Its error is context.Cause(ctx) or a *fanout.Failure:
+// circuit_open, queue_full, rate_limited when nothing may be sent before the deadline, deadline when
+// that passed in the queue, auth when every key was refused.
 func (l *Limiter) Admit(ctx context.Context, ask Ask) (*Permit, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	slots := l.of(ask.Target.Provider)
-	permit := &Permit{key: ask.Keys[0], slots: slots}
-	if slots == nil {
-		return permit, nil
+	r := l.room(ask.Target.Provider)
+	for again := false; ; again = true {
+		p, w, err := r.ask(&ask, again)
+		if w != nil {
+			p, err = r.wait(ctx, w, &ask)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if l.shared == nil {
+			return p, nil
+		}
+		switch answer := l.shared.admit(ctx, p.line, &p.slot); answer.outcome {
+		case sharedGranted:
+			p.confirm()
+			return p, nil
+		case sharedEnded:
+			p.turnedAway(answer)
+			return nil, context.Cause(ctx)
+		default:
+			p.turnedAway(answer)
+		}
 	}
+}
+
+// wait returns when the turn of w has come, or it is of no use any more.
+func (r *room) wait(ctx context.Context, w *waiter, ask *Ask) (*Permit, error) {
 	select {
-	case slots <- struct{}{}:
-		return permit, nil
+	case <-w.ready: // at once: another's turn was over in the same moment
+		return w.permit, w.err
 	default:
-	}
-	if ask.NoWait {
-		return nil, fanout.Fail(fanout.QueueFull, "")
 	}
 	if ask.Waiting != nil {
 		ask.Waiting()
+		ask.Waiting = nil
 	}
+	var deadline <-chan time.Time
+	if !ask.Deadline.IsZero() {
+		timer := time.NewTimer(time.Until(ask.Deadline))
+		defer timer.Stop()
+		deadline = timer.C
+	}
+	err := error(nil)
 	select {
-	case slots <- struct{}{}:
-		return permit, nil
+	case <-w.ready:
+		return w.permit, w.err
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		err = context.Cause(ctx)
+	case <-deadline:
+		err = fanout.Fail(fanout.Deadline, "in the queue")
 	}
+	if p := r.leave(w); p != nil {
+		p.turnedAway(sharedAnswer{outcome: sharedEnded})
+	}
+	return nil, err
 }
 
-// Targets tells how every known target stands.
-func (l *Limiter) Targets() []TargetState { return nil }
-
-// Permit is the right to send one attempt.
-type Permit struct {
-	key   fanout.Key
-	slots chan struct{}
-	once  sync.Once
-}
-
-// Key is the key to send with.
-func (p *Permit) Key() fanout.Key { return p.key }
-
-// Allowed takes what the response's headers said.
-func (p *Permit) Allowed(fanout.Allowance) {}
-
-// Done gives the permit back.
-func (p *Permit) Done(Outcome) {
-	p.once.Do(func() {
-		if p.slots != nil {
-			<-p.slots
-		}
+// Targets tells how every target stands that was asked for lately.
+func (l *Limiter) Targets() []TargetState {
+	var states []TargetState
+	l.rooms.Range(func(_, r any) bool {
+		states = r.(*room).targets(states)
+		return true
 	})
+	return states
 }

@@ -1,0 +1,82 @@
+package limit
+
+import (
+	"net/http"
+	"time"
+
+	fanout "rex/fanout-service"
+)
+
+// deadFor is how long a key that was refused is not used; then one call tries it.
+const deadFor = 5 * time.Minute
+
+// says is what the end of an attempt says about a provider.
+type says uint8
+
+const (
+	nothing says = iota // we ended it
+	lives               // it answered, or refused for a reason of the call's, the key's or the pace
+	faulty              // it failed
+)
+
+func (o *Outcome) says() says {
+	if o.Failure == nil && !o.Neutral {
+		return lives
+	}
+	if o.Neutral {
+		return nothing
+	}
+	switch kind := o.Failure.Kind; kind {
+	case fanout.TimeoutTotal, fanout.Deadline, fanout.StopUser, fanout.StopSuperseded, fanout.SlowReader,
+		fanout.Internal, fanout.CircuitOpen, fanout.QueueFull:
+		return nothing
+	default:
+		if kind.ProviderFault() {
+			return faulty
+		}
+		return lives
+	}
+}
+
+// refused says whether the key was refused, and whether for all models: a 403 is often about the
+// model that was asked for, and one user's forbidden model must not take the key from everybody.
+func (o *Outcome) refused() (key, model bool) {
+	if o.Neutral || o.Failure == nil || o.Failure.Kind != fanout.Auth {
+		return false, false
+	}
+	return o.Failure.Status != http.StatusForbidden, o.Failure.Status == http.StatusForbidden
+}
+
+// death is the state of a key the provider refused: it is left alone, then tried by one call at a
+// time.
+type death struct {
+	dead    bool
+	until   time.Time
+	probing bool
+}
+
+// over is the moment from which a call may use the key; not after now when it may now. ok is false
+// while nobody knows: a probe is on its way.
+func (d *death) over() (at time.Time, ok bool) {
+	if !d.dead {
+		return time.Time{}, true
+	}
+	return d.until, !d.probing
+}
+
+// enter returns whether the call that now uses the key is its probe.
+func (d *death) enter() bool {
+	d.probing = d.dead
+	return d.dead
+}
+
+// settle takes the end of a call.
+func (d *death) settle(probe, refused bool, said says, now time.Time) {
+	if probe {
+		d.probing = false
+		d.dead = d.dead && said != lives
+	}
+	if refused {
+		d.dead, d.until = true, now.Add(deadFor)
+	}
+}
