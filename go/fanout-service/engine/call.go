@@ -34,7 +34,8 @@ type call struct {
 
 	mu        sync.Mutex // guards what the reader takes; held for nanoseconds
 	pending   []fanout.Event
-	bytes     int // of pending text
+	bytes     int           // of pending text
+	newest    time.Duration // the moment of the newest event
 	queued    bool
 	waiting   bool
 	abandoned bool // nobody will take anything
@@ -127,6 +128,8 @@ func (c *call) push(event *fanout.Event, urgent bool) {
 		c.mu.Unlock()
 		return
 	}
+	// Two attempts that race read the clock before they come here: time must not go back.
+	c.newest = max(c.newest, event.At)
 	if size := len(event.Text); size > 0 {
 		c.bytes += size
 		c.owner.engine.bytes.Add(int64(size))
@@ -137,7 +140,7 @@ func (c *call) push(event *fanout.Event, urgent bool) {
 	} else {
 		c.pending = append(c.pending, *event)
 		kept := &c.pending[last+1]
-		kept.Call = c.spec.ID
+		kept.Call, kept.At = c.spec.ID, c.newest
 		if isText(event.Type) {
 			kept.Text = append(c.spare[:0], event.Text...)
 			c.spare = nil
