@@ -15,7 +15,7 @@ from launcher.stamps import digest_of, replacing, stamped, write_stamp
 from launcher.steps import run_tool, step, tool_environment
 
 _MINIMUM = (1, 26)
-SERVICE, FAKE_PROVIDER = "fanout-service", "fakeprovider"
+SERVICE, FAKE_PROVIDER, LOAD_GENERATOR = "fanout-service", "fakeprovider", "fanoutload"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ _ENVIRONMENTS = {
     "test.lock": ["--group", "test", "--constraint", "run.lock"],
     "check.lock": ["--group", "test", "--group", "check", "--constraint", "test.lock"],
 }
+# What the load test measures Rex beside: installed apart from it, and only for that.
+_PEERS = ["litellm[proxy]==1.106.2", "tensorzero==2026.6.0"]
 _COMMON = ["--generate-hashes", "--universal", "--python-version", "3.11", "--no-header"]
 _COMMON += ["--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--quiet"]
 
@@ -29,10 +31,11 @@ def lock(layout: Layout, upgrade: bool) -> None:
     """Locks what pyproject.toml asks for; versions stay where they are unless ``upgrade``."""
     tool, env = uv(layout), uv_environ(layout)
     common: list[str | Path] = [*_COMMON, *(["--upgrade"] if upgrade else [])]
-    for name, wanted in _ALONE.items():
+    lists = {name: (wanted, ["--no-deps"]) for name, wanted in _ALONE.items()}
+    for name, (wanted, options) in (lists | {"peers.lock": (_PEERS, [])}).items():
         source = layout.state / f"{name}.in"
         source.write_text("\n".join(wanted) + "\n", encoding="utf-8")
-        _compile(layout, name, [tool, "pip", "compile", source, "--no-deps", *common], env)
+        _compile(layout, name, [tool, "pip", "compile", source, *options, *common], env)
         source.unlink()
     for name, options in _ENVIRONMENTS.items():
         placed = [layout.requirements / o if o.endswith(".lock") else o for o in options]

@@ -1,0 +1,1 @@
+"""The parts of scripts/fanout_load_test.py."""
