@@ -2,22 +2,37 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"rex/fanout-service/fakeprovider"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if binary.dir != "" {
+		_ = os.RemoveAll(binary.dir)
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			_, _ = os.Stderr.WriteString(err.Error() + "\n")
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 const canary = "sk-canary-key-55d0"
 
@@ -29,86 +44,34 @@ func env(pairs map[string]string) environment {
 	return e
 }
 
-func keyFile(t *testing.T, content string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-func TestProvidersAreConfiguredByTheEnvironment(t *testing.T) {
-	s, err := readSettings(env(map[string]string{
-		"REX_LOCAL_BASE_URL":          "http://127.0.0.1:9/v1/",
-		"OPENAI_API_KEY":              canary,
-		"GEMINI_API_KEY_FILE":         keyFile(t, canary+"\n"),
-		"VLLM_BASE_URL":               "http://127.0.0.1:8/v1",
-		"GROQ_BASE_URL":               "https://groq.example/v1", // an address without a key does not suffice
-		"REX_PROVIDER_MINE_BASE_URL":  "https://mine.example/v1",
-		"REX_PROVIDER_MINE_API_KEY":   canary,
-		"REX_PROVIDER_OTHER_BASE_URL": "",
-	}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]string{}
-	for _, p := range s.providers.configs {
-		got[p.Name] = p.BaseURL + " " + p.Keys[0].Reveal()
-	}
-	want := map[string]string{
-		"local":  "http://127.0.0.1:9/v1 ",
-		"openai": "https://api.openai.com/v1 " + canary,
-		"google": "https://generativelanguage.googleapis.com/v1beta " + canary,
-		"vllm":   "http://127.0.0.1:8/v1 ",
-		"mine":   "https://mine.example/v1 " + canary,
-	}
-	for name, line := range want {
-		if got[name] != line {
-			t.Errorf("%s: %q, want %q", name, got[name], line)
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("configured: %v", got)
-	}
-	if s.listen != "127.0.0.1:8099" {
-		t.Errorf("listens on %s", s.listen)
-	}
-}
-
-func TestAWrongEnvironmentIsRefusedByNameAndWithoutItsSecrets(t *testing.T) {
-	cases := map[string]map[string]string{
-		"OPENAI_BASE_URL":             {"OPENAI_BASE_URL": "https://user:" + canary + "@openai.example/v1"},
-		"REX_LOCAL_BASE_URL":          {"REX_LOCAL_BASE_URL": "file:///etc/passwd"},
-		"VLLM_BASE_URL":               {"VLLM_BASE_URL": "https://vllm.example/v1?key=" + canary},
-		"OPENAI_API_KEY":              {"OPENAI_API_KEY": canary + "\r\nX-Evil: 1"},
-		"OPENAI_API_KEY_FILE":         {"OPENAI_API_KEY_FILE": "/nowhere/" + canary},
-		"REX_PROVIDER_LOCAL_BASE_URL": {"REX_PROVIDER_LOCAL_BASE_URL": "http://127.0.0.1:1/v1"},
-		"REX_FANOUT_DRAIN_SECONDS":    {"REX_FANOUT_DRAIN_SECONDS": "soon"},
-	}
-	for name, pairs := range cases {
-		_, err := readSettings(env(pairs))
-		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), canary) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
 func TestCheckConfigSaysWhatIsConfiguredAndNoSecret(t *testing.T) {
-	var out strings.Builder
-	err := run(t.Context(), []string{"--check-config"}, env(map[string]string{"OPENAI_API_KEY": canary}), strings.NewReader(""), &out)
-	if err != nil || !strings.Contains(out.String(), "openai       configured") || !strings.Contains(out.String(), "groq         not configured") {
-		t.Errorf("%v\n%s", err, out.String())
+	pairs := map[string]string{
+		"OPENAI_API_KEY": canary, "ANTHROPIC_API_KEY": canary + "-a," + canary + "-b",
+		"REX_REDIS_URL": "redis://:" + canary + "@redis.example:6379/0", "REX_CACHE_ENABLED": "0",
 	}
-	if strings.Contains(out.String(), canary) {
-		t.Error("the key was told")
+	var out strings.Builder
+	if err := run(t.Context(), []string{"--check-config"}, env(pairs), strings.NewReader(""), &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"openai       configured\n", "anthropic    configured, 2 keys\n", "groq         not configured\n",
+		"cache        off\n", "redis        on\n", "spans        off\n",
+	} {
+		if !strings.Contains(out.String(), line) {
+			t.Errorf("%q is missing in\n%s", line, out.String())
+		}
+	}
+	if strings.Contains(out.String(), canary) || strings.Contains(out.String(), "example") {
+		t.Errorf("a key or an address was told:\n%s", out.String())
 	}
 }
 
-// running is the service in its own goroutine.
+// running is the service in a goroutine of the test.
 type running struct {
 	t     *testing.T
 	url   string
+	first map[string]any // its first line of log
+	more  *bufio.Reader  // the rest of its log
 	stop  context.CancelFunc
 	stdin *io.PipeWriter
 	ended chan error
@@ -119,51 +82,102 @@ func start(t *testing.T, pairs map[string]string, args ...string) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	stdin, parent := io.Pipe()
 	log, out := io.Pipe()
-	pairs["REX_FANOUT_LISTEN"] = "127.0.0.1:0"
-	r := &running{t: t, stop: stop, stdin: parent, ended: make(chan error, 1)}
+	if pairs["REX_FANOUT_LISTEN"] == "" {
+		pairs["REX_FANOUT_LISTEN"] = "127.0.0.1:0"
+	}
+	r := &running{t: t, stop: stop, stdin: parent, ended: make(chan error, 1), more: bufio.NewReader(log)}
 	go func() {
 		err := run(ctx, args, env(pairs), stdin, out)
 		_ = out.Close()
 		r.ended <- err
 	}()
-	lines := bufio.NewReader(log)
-	first, err := lines.ReadString('\n')
-	var listening struct {
-		Address string `json:"address"`
-	}
-	if err != nil || json.Unmarshal([]byte(first), &listening) != nil {
-		t.Fatalf("%q %v", first, err)
-	}
-	go func() { _, _ = io.Copy(io.Discard, lines) }()
-	r.url = "http://" + listening.Address
+	r.first = r.line()
+	address, _ := r.first["address"].(string)
+	r.url = "http://" + address
 	return r
+}
+
+// line is the next line of the log.
+func (r *running) line() map[string]any {
+	r.t.Helper()
+	raw, err := r.more.ReadString('\n')
+	var fields map[string]any
+	if err != nil || json.Unmarshal([]byte(raw), &fields) != nil {
+		r.t.Fatalf("%q %v", raw, err)
+	}
+	return fields
+}
+
+// quiet reads the rest of the log, so that nothing waits for it.
+func (r *running) quiet() *running {
+	go func() { _, _ = io.Copy(io.Discard, r.more) }()
+	return r
+}
+
+// end stops the service and waits for it.
+func (r *running) end() {
+	r.t.Helper()
+	r.stop()
+	if err := <-r.ended; err != nil {
+		r.t.Error(err)
+	}
+}
+
+func question(id, model string) string {
+	return `{"v":2,"id":"` + id + `","workspace":"acme","deadline_ms":60000,"calls":[{"id":"A","provider":"fake","model":"` + model +
+		`","messages":[{"role":"user","content":"` + promptCanary + `"}]}]}`
+}
+
+const promptCanary = "prompt-canary-90c2"
+
+func post(t *testing.T, client *http.Client, url, body string, headers ...string) (*http.Response, error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+"/fanout", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	return client.Do(request)
 }
 
 func (r *running) ask(model string) *http.Response {
 	r.t.Helper()
-	body := `{"v":1,"id":"x","deadline_ms":60000,"calls":[{"id":"A","provider":"fake","model":"` + model + `","messages":[{"role":"user","content":"hi"}]}]}`
-	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodPost, r.url+"/fanout", strings.NewReader(body))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	response, err := post(r.t, http.DefaultClient, r.url, question("x", model))
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return response
 }
 
+// get answers the status and the body of a path.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	response, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(body)
+}
+
+// fake is the environment of a service whose provider "fake" is the scripted upstream.
 func fake(t *testing.T) map[string]string {
 	t.Helper()
 	upstream := httptest.NewServer(fakeprovider.New())
 	t.Cleanup(upstream.Close)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	return map[string]string{"REX_PROVIDER_FAKE_BASE_URL": upstream.URL + "/v1"}
+	return map[string]string{"REX_PROVIDER_FAKE_BASE_URL": upstream.URL + "/v1", "REX_PROVIDER_FAKE_API_KEY": canary}
 }
 
 func TestASignalLetsWhatIsInFlightFinish(t *testing.T) {
-	service := start(t, fake(t))
+	service := start(t, fake(t)).quiet()
 	response := service.ask("ok?delay_ms=20")
 	defer func() { _ = response.Body.Close() }()
 	service.stop()
@@ -179,20 +193,41 @@ func TestASignalLetsWhatIsInFlightFinish(t *testing.T) {
 func TestTheDrainIsBounded(t *testing.T) {
 	pairs := fake(t)
 	pairs["REX_FANOUT_DRAIN_SECONDS"] = "0"
-	service := start(t, pairs)
+	service := start(t, pairs).quiet()
 	response := service.ask("no-headers")
 	defer func() { _ = response.Body.Close() }()
-	service.stop()
-	if err := <-service.ended; err != nil {
-		t.Error(err)
-	}
+	service.end()
 	if raw, err := io.ReadAll(response.Body); err == nil || strings.Contains(string(raw), `"end":`) {
 		t.Errorf("the stream was not cut: %v %s", err, raw)
 	}
 }
 
+func TestAServiceThatDrainsSaysAtOnceThatItIsNotReady(t *testing.T) {
+	service := start(t, fake(t)).quiet()
+	response := service.ask("no-headers")
+	if status, _ := get(t, service.url+"/readyz"); status != http.StatusOK {
+		t.Errorf("ready: %d", status)
+	}
+	service.stop()
+	status := 0
+	for range 100 {
+		if status, _ = get(t, service.url+"/readyz"); status == http.StatusServiceUnavailable {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	alive, _ := get(t, service.url+"/healthz")
+	if status != http.StatusServiceUnavailable || alive != http.StatusOK {
+		t.Errorf("draining: ready %d, alive %d", status, alive)
+	}
+	_ = response.Body.Close() // the only fan-out: the drain is over
+	if err := <-service.ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestTheServiceEndsWithItsParent(t *testing.T) {
-	service := start(t, fake(t), "--exit-on-stdin-eof")
+	service := start(t, fake(t), "--exit-on-stdin-eof").quiet()
 	defer service.stop()
 	response := service.ask("no-headers")
 	defer func() { _ = response.Body.Close() }()
@@ -203,11 +238,105 @@ func TestTheServiceEndsWithItsParent(t *testing.T) {
 }
 
 func TestAPortInUseIsSaidByName(t *testing.T) {
-	service := start(t, fake(t))
-	defer func() { service.stop(); <-service.ended }()
-	taken := map[string]string{"REX_FANOUT_LISTEN": strings.TrimPrefix(service.url, "http://")}
-	err := run(t.Context(), nil, env(taken), strings.NewReader(""), io.Discard)
-	if err == nil || !strings.Contains(err.Error(), "REX_FANOUT_LISTEN") {
-		t.Errorf("%v", err)
+	service := start(t, fake(t)).quiet()
+	defer service.end()
+	taken := strings.TrimPrefix(service.url, "http://")
+	for name, pairs := range map[string]map[string]string{
+		"REX_FANOUT_LISTEN":       {"REX_FANOUT_LISTEN": taken},
+		"REX_FANOUT_PPROF_LISTEN": {"REX_FANOUT_LISTEN": "127.0.0.1:0", "REX_FANOUT_PPROF_LISTEN": taken},
+	} {
+		err := run(t.Context(), nil, env(pairs), strings.NewReader(""), io.Discard)
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMetricsTellOfCallsAndOfTheStateOfEveryPart(t *testing.T) {
+	service := start(t, fake(t)).quiet()
+	defer service.end()
+	_, _ = io.ReadAll(service.ask("ok").Body)
+	_, page := get(t, service.url+"/metrics")
+	for _, sample := range []string{
+		`rex_fanout_calls_total{provider="fake",model="ok",outcome="finished"} 1`,
+		`rex_fanout_workspace_calls_total{workspace="acme",outcome_class="finished"} 1`,
+		`rex_fanout_first_token_seconds_count{provider="fake",model="ok"} 1`,
+		`rex_fanout_in_flight_fanouts `, `rex_fanout_in_flight_calls `, `rex_fanout_bytes_in_flight `,
+		`rex_fanout_cache_bytes `, `rex_fanout_log_lines_lost_total 0`, `process_open_fds `,
+	} {
+		if !strings.Contains(page, sample) {
+			t.Errorf("%q is missing", sample)
+		}
+	}
+	if strings.Contains(page, canary) || strings.Contains(page, promptCanary) {
+		t.Error("metrics tell a key or a prompt")
+	}
+}
+
+func TestProfilesAreServedApartFromEverythingElse(t *testing.T) {
+	pairs := fake(t)
+	pairs["REX_FANOUT_PPROF_LISTEN"] = "127.0.0.1:0"
+	service := start(t, pairs)
+	defer service.end()
+	profiles, _ := service.line()["pprof_address"].(string)
+	service.quiet()
+	if status, body := get(t, "http://"+profiles+"/debug/pprof/"); status != http.StatusOK || !strings.Contains(body, "goroutine") {
+		t.Errorf("profiles: %d", status)
+	}
+	if status, _ := get(t, service.url+"/debug/pprof/"); status != http.StatusNotFound {
+		t.Errorf("profiles on the service's own address: %d", status)
+	}
+}
+
+func TestASocketFileIsListenedOnAndALeftoverIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rex.sock")
+	left, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = left.Close()
+	service := start(t, map[string]string{"REX_FANOUT_LISTEN": "unix:" + path}).quiet()
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
+	response, err := client.Get("http://rex/healthz")
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	err = run(t.Context(), nil, env(map[string]string{"REX_FANOUT_LISTEN": "unix:" + path}), strings.NewReader(""), io.Discard)
+	if err == nil || !strings.Contains(err.Error(), "REX_FANOUT_LISTEN: another process listens") {
+		t.Errorf("a second service at the same file: %v", err)
+	}
+	client.CloseIdleConnections()
+	service.end()
+	plain := filepath.Join(t.TempDir(), "precious")
+	if err := os.WriteFile(plain, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = run(t.Context(), nil, env(map[string]string{"REX_FANOUT_LISTEN": "unix:" + plain}), strings.NewReader(""), io.Discard)
+	if kept, _ := os.ReadFile(plain); err == nil || !bytes.Equal(kept, []byte("data")) {
+		t.Errorf("a file that is no socket: %v, kept %q", err, kept)
+	}
+}
+
+func TestARedisThatIsGoneStopsNothing(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	pairs := fake(t)
+	pairs["REX_REDIS_URL"] = "redis://" + closed.Addr().String()
+	service := start(t, pairs).quiet()
+	defer service.end()
+	raw, err := io.ReadAll(service.ask("ok").Body)
+	if err != nil || !strings.Contains(string(raw), `"finish_reason":"stop"`) {
+		t.Errorf("%v: %s", err, raw)
+	}
+	if _, page := get(t, service.url+"/metrics"); !strings.Contains(page, "rex_fanout_shared_limits_up 0") {
+		t.Error("metrics do not say that limits are not shared")
 	}
 }

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	otlp "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
+)
+
+// binary is the service as it is shipped, built once.
+var binary struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+// process is the service as a process of its own.
+type process struct {
+	*exec.Cmd
+	t   *testing.T
+	url string
+	log *lockedBuffer
+	// ended is closed once it has; err is what it ended with.
+	ended chan struct{}
+	err   error
+}
+
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func launch(t *testing.T, pairs map[string]string) *process {
+	t.Helper()
+	binary.once.Do(func() {
+		if binary.dir, binary.err = os.MkdirTemp("", "fanout-service-"); binary.err == nil {
+			var said []byte
+			if said, binary.err = exec.Command("go", "build", "-o", binary.dir, ".").CombinedOutput(); binary.err != nil {
+				binary.err = fmt.Errorf("%w: %s", binary.err, said)
+			}
+		}
+	})
+	if binary.err != nil {
+		t.Fatal(binary.err)
+	}
+	p := &process{Cmd: exec.Command(filepath.Join(binary.dir, "fanout-service")), t: t, log: &lockedBuffer{}, ended: make(chan struct{})}
+	p.Stdout, p.Stderr = p.log, p.log
+	p.Env = append(p.Env, "REX_FANOUT_LISTEN=127.0.0.1:0")
+	for name, value := range pairs {
+		p.Env = append(p.Env, name+"="+value)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		p.err = p.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		_ = p.Process.Kill()
+		<-p.ended
+	})
+	for p.url == "" {
+		if line, _, whole := strings.Cut(p.log.String(), "\n"); whole {
+			var first struct {
+				Address string `json:"address"`
+			}
+			if json.Unmarshal([]byte(line), &first) != nil || first.Address == "" {
+				t.Fatal(line)
+			}
+			p.url = "http://" + first.Address
+		}
+		select {
+		case <-p.ended:
+			t.Fatal(p.log.String())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return p
+}
+
+func TestAnAcceptedFanoutIsNeverDroppedByADrain(t *testing.T) {
+	p := launch(t, fake(t))
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	var accepted, whole, refused atomic.Int32
+	var cut lockedBuffer
+	var askers sync.WaitGroup
+	for i := range 20 {
+		askers.Go(func() {
+			for n := 0; ; n++ {
+				response, err := post(t, client, p.url, question(fmt.Sprintf("run-%d-%d", i, n), "ok?delay_ms=10"))
+				if err != nil {
+					return // it has gone
+				}
+				body, err := io.ReadAll(response.Body)
+				_ = response.Body.Close()
+				switch {
+				case response.StatusCode == http.StatusServiceUnavailable:
+					refused.Add(1)
+					return
+				case err == nil && bytes.Contains(body, []byte(`"end":`)) && bytes.Contains(body, []byte(`"finish_reason":"stop"`)):
+					accepted.Add(1)
+					whole.Add(1)
+				default:
+					accepted.Add(1)
+					_, _ = fmt.Fprintf(&cut, "%v: %s\n", err, body)
+				}
+			}
+		})
+	}
+	for accepted.Load() < 40 {
+		time.Sleep(time.Millisecond)
+	}
+	_ = p.Process.Signal(syscall.SIGTERM)
+	askers.Wait()
+	<-p.ended
+	if p.err != nil || accepted.Load() != whole.Load() {
+		t.Errorf("%v; %d accepted, %d answered to the end, %d refused; %s", p.err, accepted.Load(), whole.Load(), refused.Load(), cut.String())
+	}
+	if lines := strings.Count(p.log.String(), `"msg":"fanout"`); lines != int(accepted.Load()) {
+		t.Errorf("%d fan-outs in the log, %d were answered: lines were lost on the way out", lines, accepted.Load())
+	}
+	if !strings.Contains(p.log.String(), `"msg":"stopped"`) {
+		t.Error("the last line is missing")
+	}
+}
+
+func TestASecondSignalEndsTheProcessAtOnce(t *testing.T) {
+	p := launch(t, fake(t))
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	response, err := post(t, client, p.url, question("x", "no-headers"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	_ = p.Process.Signal(syscall.SIGTERM)
+	for !strings.Contains(p.log.String(), `"msg":"draining"`) {
+		time.Sleep(time.Millisecond)
+	}
+	_ = p.Process.Signal(syscall.SIGTERM)
+	<-p.ended
+	if status, _ := p.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ended by %v, not by the signal", p.ProcessState)
+	}
+}
+
+func TestLogsAndSpansTellWhoAskedWhomAndNothingThatWasSaid(t *testing.T) {
+	var mu sync.Mutex
+	var spans []*tracepb.Span
+	var sent bytes.Buffer
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, _ := io.ReadAll(r.Body)
+		sent.Write(body)
+		var batch otlp.ExportTraceServiceRequest
+		if proto.Unmarshal(body, &batch) == nil {
+			for _, of := range batch.GetResourceSpans() {
+				for _, scope := range of.GetScopeSpans() {
+					spans = append(spans, scope.GetSpans()...)
+				}
+			}
+		}
+	}))
+	defer collector.Close()
+	const answer = "answer-canary-3f10"
+	var traceparent atomic.Value
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		traceparent.Store(r.Header.Get("Traceparent"))
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, `data: {"choices":[{"delta":{"content":"`+answer+`"},"finish_reason":"stop"}]}`+"\n\ndata: [DONE]\n\n")
+	}))
+	defer upstream.Close()
+	p := launch(t, map[string]string{
+		"REX_PROVIDER_FAKE_BASE_URL": upstream.URL + "/v1", "REX_PROVIDER_FAKE_API_KEY": canary,
+		"OTEL_ENABLED": "1", "OTEL_EXPORTER_OTLP_ENDPOINT": collector.URL, "REX_FANOUT_LOG_LEVEL": "DEBUG",
+	})
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	const trace = "0af7651916cd43dd8448eb211c80319c"
+	response, err := post(t, client, p.url, question("x", "m"), "Traceparent", "00-"+trace+"-b7ad6b7169203331-01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(response.Body)
+	if _ = response.Body.Close(); err != nil || !bytes.Contains(body, []byte(answer)) {
+		t.Fatalf("%v: %s", err, body)
+	}
+	_ = p.Process.Signal(syscall.SIGTERM)
+	<-p.ended
+	mu.Lock()
+	defer mu.Unlock()
+	named := map[string]*tracepb.Span{}
+	for _, span := range spans {
+		named[span.GetName()] = span
+		if got := fmt.Sprintf("%x", span.GetTraceId()); got != trace {
+			t.Errorf("%s is of trace %s", span.GetName(), got)
+		}
+	}
+	if named["fanout"] == nil || named["call"] == nil || named["chat m"] == nil || len(spans) != 3 {
+		t.Fatalf("spans: %v", named)
+	}
+	if got, want := traceparent.Load(), fmt.Sprintf("00-%s-%x-01", trace, named["chat m"].GetSpanId()); got != want {
+		t.Errorf("the provider got traceparent %v, want %s", got, want)
+	}
+	for _, line := range []string{`"msg":"attempt"`, `"msg":"call"`, `"msg":"fanout"`} {
+		if !strings.Contains(p.log.String(), line) {
+			t.Errorf("the log has no %s", line)
+		}
+	}
+	for where, text := range map[string]string{"the log": p.log.String(), "spans": sent.String()} {
+		for _, secret := range []string{canary, promptCanary, answer} {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s tell %s: %s", where, secret, text)
+			}
+		}
+	}
+}
