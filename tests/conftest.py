@@ -7,6 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from tests.redis_server import RedisServer, running
 from workspaces.access import Actor, actor_from_user
 from workspaces.actions.issue_key import issue_key
 from workspaces.models import Membership, Workspace
@@ -69,6 +70,26 @@ def vera(home: Workspace) -> Person:
 def charlie(db: None) -> Person:
     elsewhere = Workspace.objects.create(slug="elsewhere", name="Elsewhere")
     return _person("charlie", elsewhere, Membership.Role.OWNER)
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A real redis-server of the test's own."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    return redis_server.url
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of Redis, so that ``./rex test --without redis`` leaves all of them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "redis_server" in item.fixturenames:
+            item.add_marker("redis")
 
 
 @pytest.fixture(autouse=True)

@@ -13,13 +13,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import chromium, frontend, go_build, prepare
+from launcher import chromium, frontend, go_build, prepare, redis_server
 from launcher.failure import Failed
 from launcher.layout import Layout
-from launcher.steps import say
+from launcher.steps import run_tool, say
 
 # Each optional suite with the pytest marker of the tests that need the same thing.
-SUITES = {"browser": "browser", "go": "golang", "localmodel": "localmodel"}
+SUITES = {"browser": "browser", "go": "golang", "localmodel": "localmodel", "redis": "redis"}
+# What is looked for on this machine, and the variable in which its tests find it.
+_PROGRAMS = (
+    ("browser", "REX_CHROMIUM", chromium.find),
+    ("redis", "REX_REDIS_SERVER", redis_server.find),
+)
+# The Go package that starts a Redis for tests.
+_STARTS_REDIS = "/internal/redistest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +56,15 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
     env["PATH"] = _with_path(env, frontend.node(layout).command.parent)
     results: list[Result] = []
     left_out = ", ".join(sorted(without))
-    if "browser" not in without:
-        try:
-            env["REX_CHROMIUM"] = str(chromium.find(layout))
-        except Failed as failed:
-            results.append(Result("browser", failed.exit_code, str(failed)))
-            without |= {"browser"}
+    for suite, variable, find in _PROGRAMS:
+        if suite not in without:
+            try:
+                env[variable] = str(find(layout))
+            except Failed as failed:
+                results.append(Result(suite, failed.exit_code, str(failed)))
+                without |= {suite}
     if "go" not in without and not arguments:
-        results.append(_go_suite(layout, env))
+        results.append(_go_suite(layout, env, with_redis="redis" not in without))
     results.append(_python_suite(layout, env, without, arguments))
     say()
     for result in results:
@@ -83,7 +91,7 @@ def _with_path(env: Mapping[str, str], folder: Path) -> str:
     return env.get("PATH", "") if str(folder) in parts else os.pathsep.join([str(folder), *parts])
 
 
-def _go_suite(layout: Layout, env: Mapping[str, str]) -> Result:
+def _go_suite(layout: Layout, env: Mapping[str, str], *, with_redis: bool) -> Result:
     tool = go_build.go(layout)
     command = [str(tool.command), "test"]
     if shutil.which("cc") or shutil.which("gcc") or shutil.which("clang"):
@@ -94,16 +102,25 @@ def _go_suite(layout: Layout, env: Mapping[str, str]) -> Result:
         name: tool.env[name] for name in ("GOTOOLCHAIN", "GOROOT") if name in tool.env
     }
     go_env["CGO_ENABLED"] = "1" if "-race" in command else "0"
+    chosen = ["./..."] if with_redis else packages_without_redis(layout, tool, go_env)
     packages: list[str] = []
 
     def note(line: str) -> None:
         if line.startswith(("ok ", "ok\t", "FAIL\t", "--- FAIL")):
             packages.append(line)
 
-    code = _run([*command, "./..."], go_env, layout.go_service, note)
+    code = _run([*command, *chosen], go_env, layout.go_service, note)
     failed = [line for line in packages if "FAIL" in line.split()[:2]]
     passed = sum(line.startswith("ok") for line in packages)
     return Result("go", code, "; ".join(failed) if failed else f"{passed} packages passed")
+
+
+def packages_without_redis(layout: Layout, tool: go_build.Go, env: Mapping[str, str]) -> list[str]:
+    """The Go packages whose tests start no Redis."""
+    imports = '{{.ImportPath}} {{join .TestImports " "}} {{join .XTestImports " "}}'
+    listing = [str(tool.command), "list", "-f", imports, "./..."]
+    rows = run_tool(layout, "go list", listing, env=env, cwd=layout.go_service).splitlines()
+    return [row.split()[0] for row in rows if _STARTS_REDIS not in row]
 
 
 def _python_suite(
