@@ -320,7 +320,6 @@ func read(ctx context.Context, t *testing.T, e *engine.Engine, r fanout.Request)
 	if err != nil {
 		t.Errorf("Read: %v", err)
 	}
-	e.Wait()
 	for _, c := range r.Calls {
 		tr.last(t, c.ID)
 	}
