@@ -18,7 +18,7 @@ type bound struct {
 	inUse    int
 
 	limit   int // learned; 0: nothing learned, or unlearned again
-	unlearn int // the limit at which an unbounded scope is believed to be unbounded again
+	unlearn int // the limit above which a scope without a maximum may be unbounded again
 	clean   int // finishes since the limit last moved
 	cutAt   time.Time
 
@@ -96,7 +96,9 @@ func (b *bound) finish() {
 	}
 	b.clean = 0
 	b.limit++
-	if b.max > 0 && b.limit >= b.max || b.max == 0 && b.limit > b.unlearn {
+	// Without a maximum the limit is lifted once it is far from being felt: lifted under pressure,
+	// it would let everybody go at once who waits for it.
+	if b.max > 0 && b.limit >= b.max || b.max == 0 && b.limit > b.unlearn && 2*b.inUse <= b.limit {
 		b.limit = 0
 	}
 }

@@ -1,6 +1,9 @@
 package limit
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// waitAtMost bounds what a provider may ask us to wait.
@@ -12,9 +15,10 @@ const (
 	trialPatience = time.Second
 	// refusalWithin is how long after its headers a refusal is told as such, at most.
 	refusalWithin = 100 * time.Millisecond
-	// rampStep is the time in which the calls let through a gate that has opened may double.
-	rampStep  = 100 * time.Millisecond
-	rampSteps = 10
+	// rampStep is the time in which the calls let through a gate that has opened may double, and
+	// rampFor how long they are counted: for the first thousand.
+	rampStep = 100 * time.Millisecond
+	rampFor  = 10 * rampStep
 )
 
 type gatePhase uint8
@@ -23,7 +27,7 @@ const (
 	gateOpen  gatePhase = iota
 	gateShut            // nothing may be sent before notBefore
 	gateTrial           // one call was let through; the others wait for word of it
-	gateRamp            // two, four, eight more…
+	gateRamp            // the second, then more and more
 )
 
 // gate is the moment a provider asked us to wait for, and how calls start again behind it: one
@@ -54,9 +58,8 @@ func (g *gate) opens(now time.Time) time.Time {
 	case gateTrial:
 		return g.rampFrom
 	case gateRamp:
-		step := int(now.Sub(g.rampFrom) / rampStep)
-		if step < rampSteps && g.entered >= 2<<step {
-			return g.rampFrom.Add(time.Duration(step+1) * rampStep)
+		if now.Sub(g.rampFrom) < rampFor {
+			return g.rampFrom.Add(time.Duration(math.Log2(float64(g.entered)) * float64(rampStep)))
 		}
 	case gateOpen:
 	}
@@ -76,7 +79,7 @@ func (g *gate) enter(now time.Time) uint64 {
 		g.entered++
 	case gateRamp:
 		g.entered++
-		if now.Sub(g.rampFrom) >= rampSteps*rampStep {
+		if now.Sub(g.rampFrom) >= rampFor {
 			g.phase = gateOpen
 		}
 	case gateOpen:
