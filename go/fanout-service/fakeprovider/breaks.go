@@ -138,11 +138,12 @@ func (s *session) bare(text string, pace time.Duration) {
 		step = 1
 	}
 	for rest := text; rest != ""; rest = rest[step:] {
+		s.leaving.over.Store(len(rest) == step)
 		if _, err := conn.Write([]byte(rest[:step])); err != nil {
 			s.server.aborted(s.entry)
 			break
 		}
-		if gone := wait(left, pace); gone {
+		if len(rest) > step && wait(left, pace) {
 			break
 		}
 	}

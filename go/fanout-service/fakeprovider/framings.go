@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"net/http"
+	"sync"
 )
 
 // framings are the same events in the other ways the event stream format allows.
@@ -92,16 +93,19 @@ func compressed(plain []byte) []byte {
 	return b.Bytes()
 }
 
+const bombBlock = 16 << 20
+
+var bombMember = sync.OnceValue(func() []byte { return compressed(bytes.Repeat([]byte{' '}, bombBlock)) })
+
 // gzipBomb repeats one compressed block: a reader takes the members together for one text.
 func gzipBomb(s *session) {
-	const block = 16 << 20
-	member := compressed(bytes.Repeat([]byte{' '}, block))
+	member := bombMember()
 	kind := "application/json"
 	if s.asked.stream {
 		kind = "text/event-stream"
 	}
 	s.w.Header().Set("Content-Encoding", "gzip")
-	for left := s.number("bytes", 10<<30); left > 0 && s.proceed(); left -= block {
+	for left := s.number("bytes", 10<<30); left > 0 && s.proceed(); left -= bombBlock {
 		s.begin(kind)
 		s.put(member)
 	}
