@@ -102,7 +102,8 @@ func TestDeleteStopsOneCallOrTheFanOut(t *testing.T) {
 }
 
 // slowly posts calls that say more than fits into the sockets, over a connection whose reader
-// decides when it reads.
+// decides when it reads. Its window is larger than a packet of loopback: a smaller one opens only
+// when the sender asks, every few seconds.
 func (s *service) slowly() *net.TCPConn {
 	s.t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(s.t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
@@ -110,7 +111,7 @@ func (s *service) slowly() *net.TCPConn {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+	_ = conn.(*net.TCPConn).SetReadBuffer(256 << 10)
 	request := body(s.t, "r", 60_000, call("A", "ok?chunks=10000000&delay_ms=0"), call("B", "endless"), call("C", "endless"), call("D", "endless"))
 	_, err = fmt.Fprintf(conn, "POST /fanout HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(request), request)
 	if err != nil {
@@ -150,7 +151,6 @@ func TestAReaderThatWakesUpInTimeStillGetsTheEnd(t *testing.T) {
 	})
 	conn := s.slowly()
 	s.upstreamsEnd() // the first stage
-	_ = conn.SetReadBuffer(1 << 20)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
