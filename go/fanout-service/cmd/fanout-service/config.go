@@ -122,12 +122,8 @@ func (r *reader) cache() *cache.Config {
 	return config
 }
 
-// Redis is asked on the way of calls that can do without it: it answers soon, or not at all.
-const (
-	redisDial = 200 * time.Millisecond
-	redisWait = 100 * time.Millisecond
-	redisPool = 64
-)
+// redisPool bounds the connections to Redis; commands are sent many at a time.
+const redisPool = 64
 
 func (r *reader) redis(name string) *redis.Options {
 	value := r.text(name, "")
@@ -140,11 +136,9 @@ func (r *reader) redis(name string) *redis.Options {
 		r.fail("%s takes an address like redis://:password@host:6379/0, or rediss:// for TLS", name)
 		return nil
 	}
-	options.DialTimeout, options.ReadTimeout, options.WriteTimeout = redisDial, redisWait, redisWait
-	options.PoolTimeout = redisWait
+	limit.SetTimeouts(options)
+	options.PoolTimeout = options.ReadTimeout
 	options.PoolSize = redisPool
-	options.MaxRetries = -1
-	options.ContextTimeoutEnabled = true
 	options.DisableIdentity = true
 	return options
 }

@@ -20,6 +20,8 @@ import (
 	otlp "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"rex/fanout-service/internal/redistest"
 )
 
 // binary is the service as it is shipped, built once.
@@ -168,8 +170,45 @@ func TestASecondSignalEndsTheProcessAtOnce(t *testing.T) {
 	}
 	_ = p.Process.Signal(syscall.SIGTERM)
 	<-p.ended
-	if status, _ := p.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGTERM {
+	if status, _ := p.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGTERM {
 		t.Errorf("it ended by %v, not by the signal", p.ProcessState)
+	}
+}
+
+func TestServicesOfTheSameRedisShareAnswers(t *testing.T) {
+	pairs := fake(t)
+	pairs["REX_REDIS_URL"] = "redis://" + redistest.Start(t)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	ask := func(p *process, workspace string) string {
+		body := strings.Replace(question("x", "ok"), `"messages"`, `"cache":{"key":"`+strings.Repeat("ab", 32)+`","mode":"read_write"},"messages"`, 1)
+		response, err := post(t, client, p.url, strings.Replace(body, "acme", workspace, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = response.Body.Close() }()
+		answer, _ := io.ReadAll(response.Body)
+		if !strings.Contains(string(answer), `"type":"finished"`) {
+			t.Fatalf("%s", answer)
+		}
+		return string(answer)
+	}
+	const replay = `"reason":"cache"`
+	first := launch(t, pairs)
+	if strings.Contains(ask(first, "acme"), replay) {
+		t.Error("the first answer came from a cache")
+	}
+	_ = first.Process.Signal(syscall.SIGTERM) // what waits for Redis is written on the way out
+	<-first.ended
+	second := launch(t, pairs)
+	if !strings.Contains(ask(second, "acme"), replay) {
+		t.Error("the answer was not shared")
+	}
+	if strings.Contains(ask(second, "beta"), replay) {
+		t.Error("another workspace got the answer")
+	}
+	if _, page := get(t, second.url+"/metrics"); !strings.Contains(page, "rex_fanout_shared_limits_up 1") {
+		t.Error("metrics do not say that limits are shared")
 	}
 }
 
