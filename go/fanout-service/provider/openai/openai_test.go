@@ -3,15 +3,9 @@ package openai_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
-	"log"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -22,13 +16,6 @@ import (
 )
 
 func ptr[T any](v T) *T { return &v }
-
-func newProvider(t *testing.T, quirks provider.Quirks) func(baseURL string) fanout.Provider {
-	client := providertest.Client(t)
-	return func(baseURL string) fanout.Provider {
-		return openai.New(provider.Config{Name: "test", BaseURL: baseURL, Quirks: quirks}, client)
-	}
-}
 
 // What OpenAI, llama.cpp and a thinking model behind vLLM send, shortened.
 var recorded = []providertest.Recorded{
@@ -190,103 +177,5 @@ func TestEveryFinishReasonHasItsEnd(t *testing.T) {
 		if got := providertest.Ending(t, subject, `data: {"choices":[{"delta":{},"finish_reason":"`+reason+`"}]}`+"\n\n"); got != want {
 			t.Errorf("%s: %v, want %v", reason, got, want)
 		}
-	}
-}
-
-func TestAConnectionIsKeptUnlessTheEndpointClosesThemItself(t *testing.T) {
-	for _, closes := range []bool{false, true} {
-		addresses := map[string]bool{}
-		upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			addresses[r.RemoteAddr] = true
-			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = io.WriteString(w, "data: {\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n")
-		}))
-		subject := newProvider(t, provider.Quirks{CloseConnections: closes})(upstream.URL)
-		for range 3 {
-			if _, err := subject.Stream(t.Context(), providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); err != nil {
-				t.Fatal(err)
-			}
-			time.Sleep(20 * time.Millisecond) // a connection is given back behind the answer
-		}
-		upstream.Close()
-		if closes != (len(addresses) == 3) {
-			t.Errorf("closes %v: %d connections for 3 calls", closes, len(addresses))
-		}
-	}
-}
-
-func TestAProviderWithoutKeySendsNone(t *testing.T) {
-	seen := "unset"
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = r.Header.Get("Authorization")
-		w.WriteHeader(http.StatusTeapot)
-	}))
-	defer upstream.Close()
-	_, _ = newProvider(t, provider.Quirks{})(upstream.URL).Stream(t.Context(), providertest.Call(), fanout.NewKey(""), &providertest.Sink{T: t})
-	if seen != "" {
-		t.Errorf("sent %q", seen)
-	}
-}
-
-func TestAStopClosesAConnectionThatIsStillBeingMade(t *testing.T) {
-	// A server that accepts and never answers the handshake.
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	ctx, stop := context.WithCancelCause(t.Context())
-	cause := fanout.Fail(fanout.TimeoutConnect, "")
-	closed := make(chan error, 1)
-	go func() {
-		conn, err := listener.Accept()
-		if err == nil {
-			stop(cause)
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
-			_, err = io.Copy(io.Discard, conn) // ends without error when the client has closed
-			_ = conn.Close()
-		}
-		closed <- err
-	}()
-	subject := newProvider(t, provider.Quirks{})("https://" + listener.Addr().String())
-	if _, err := subject.Stream(ctx, providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); !errors.Is(err, cause) {
-		t.Errorf("%v, want the cause of the stop", err)
-	}
-	if err := <-closed; err != nil {
-		t.Errorf("the connection was left open: %v", err)
-	}
-}
-
-func TestACertificateNobodyKnowsIsAConnectionFailure(t *testing.T) {
-	asked := false
-	upstream := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
-	upstream.Config.ErrorLog = log.New(io.Discard, "", 0)
-	upstream.StartTLS()
-	defer upstream.Close()
-	_, err := newProvider(t, provider.Quirks{})(upstream.URL).Stream(t.Context(), providertest.Call(), fanout.NewKey("sk-1"), &providertest.Sink{T: t})
-	var failure *fanout.Failure
-	if !errors.As(err, &failure) || failure.Kind != fanout.Connection || asked {
-		t.Errorf("%v, asked %v", err, asked)
-	}
-}
-
-func TestConnectionsServeAgain(t *testing.T) {
-	connections := map[string]bool{}
-	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		connections[r.RemoteAddr] = true
-		_, _ = io.Copy(io.Discard, r.Body)
-		w.Header().Set("Content-Type", "text/event-stream")
-		_, _ = io.WriteString(w, recorded[0].Stream)
-	}))
-	defer upstream.Close()
-	subject := newProvider(t, provider.Quirks{})(upstream.URL)
-	for range 20 {
-		if _, err := subject.Stream(t.Context(), providertest.Call(), fanout.NewKey(providertest.Key), &providertest.Sink{T: t}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// Mostly one; a call may come before the last body has been read to its end.
-	if len(connections) > 10 {
-		t.Errorf("%d connections for 20 calls", len(connections))
 	}
 }

@@ -1,17 +1,46 @@
 package providertest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"strings"
 	"testing"
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/provider"
 )
+
+// Offline returns a client without a network: every request is answered 200 with body, and behind it
+// comes what then returns, io.EOF when then is nil. All of body has been read when then is called.
+func Offline(contentType, body string, then func(exchange context.Context) error) *http.Client {
+	return answering(contentType, func(r *http.Request) io.Reader {
+		source := strings.NewReader(body)
+		if then == nil {
+			return source
+		}
+		return io.MultiReader(source, readerFunc(func([]byte) (int, error) { return 0, then(r.Context()) }))
+	})
+}
+
+func answering(contentType string, body func(*http.Request) io.Reader) *http.Client {
+	return &http.Client{Transport: roundTripper(func(r *http.Request) *http.Response {
+		return &http.Response{
+			StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {contentType}},
+			Body: io.NopCloser(body(r)),
+		}
+	})}
+}
+
+type roundTripper func(*http.Request) *http.Response
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r), nil }
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // Fuzz feeds a subject streams and whole answers of any bytes. Whatever they are, it must not
 // panic, must pass on valid text alone, and must end with a finish reason or a *fanout.Failure,
@@ -46,12 +75,7 @@ func (s Subject) fuzzed(t *testing.T, body []byte, step int, whole bool) outcome
 	if whole {
 		contentType = "application/json"
 	}
-	client := &http.Client{Transport: roundTripper(func(r *http.Request) *http.Response {
-		return &http.Response{
-			StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {contentType}},
-			Body: io.NopCloser(&stepReader{body, step}),
-		}
-	})}
+	client := answering(contentType, func(*http.Request) io.Reader { return &stepReader{body, step} })
 	call := Call()
 	call.Whole, call.Thoughts = whole, true
 	sink := &Sink{T: t}
@@ -86,12 +110,9 @@ func (r *stepReader) Read(p []byte) (int, error) {
 // Benchmark measures what a delta costs from the body's bytes to the sink: one long answer of b.N
 // events.
 func Benchmark(b *testing.B, subject Subject, event, end string) {
-	client := &http.Client{Transport: roundTripper(func(r *http.Request) *http.Response {
-		return &http.Response{
-			StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {"text/event-stream"}},
-			Body: io.NopCloser(io.MultiReader(&repeated{[]byte(event), b.N, nil}, bytes.NewReader([]byte(end)))),
-		}
-	})}
+	client := answering("text/event-stream", func(*http.Request) io.Reader {
+		return io.MultiReader(&repeated{[]byte(event), b.N, nil}, strings.NewReader(end))
+	})
 	upstream := subject.New(provider.Config{BaseURL: "http://offline"}, client)
 	b.SetBytes(int64(len(event)))
 	b.ReportAllocs()

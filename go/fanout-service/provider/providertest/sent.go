@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"testing"
 
@@ -40,6 +41,21 @@ func Sent(t *testing.T, s Subject, config provider.Config, call *fanout.Call) (s
 		t.Error("a teapot gave an answer")
 	}
 	return sent
+}
+
+func (s Subject) noKey(t *testing.T) {
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range []string{"Authorization", "X-Api-Key", "X-Goog-Api-Key"} {
+			if value, ok := r.Header[name]; ok {
+				t.Errorf("sent %s: %q", name, value)
+			}
+		}
+		stream(s.Recorded[0].Stream, 0)(w, r)
+	}))
+	defer upstream.Close()
+	if _, err := s.at(upstream.URL).Stream(t.Context(), Call(), fanout.NewKey(""), &Sink{T: t}); err != nil {
+		t.Error(err)
+	}
 }
 
 // SameJSON checks that two JSON texts mean the same.

@@ -3,7 +3,6 @@ package providertest
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -100,7 +99,7 @@ func (s Subject) longLines(t *testing.T) {
 	for _, beyond := range []int{-1, 0, 1} {
 		frame := longestLine(s.TextEvent("x")) - 1
 		text := strings.Repeat("x", limit+beyond-frame)
-		sink, _, err := s.ask(t.Context(), t, Call(), stream(s.TextEvent(text)+s.EndEvents, 0))
+		sink, err := s.offline(t, Call(), Offline("text/event-stream", s.TextEvent(text)+s.EndEvents, nil))
 		if beyond <= 0 && (err != nil || sink.Count != len(text)) {
 			t.Errorf("a line of 32 MiB %+d bytes: %d characters, %v", beyond, sink.Count, err)
 		}
@@ -108,6 +107,14 @@ func (s Subject) longLines(t *testing.T) {
 			t.Errorf("a line of 32 MiB %+d bytes: %d characters, %v", beyond, sink.Count, err)
 		}
 	}
+}
+
+// offline sends a call to a client without a network: some bodies are large.
+func (s Subject) offline(t *testing.T, call *fanout.Call, client *http.Client) (*Sink, error) {
+	sink := &Sink{T: t}
+	_, err := s.New(provider.Config{BaseURL: "http://offline"}, client).Stream(t.Context(), call, fanout.NewKey(Key), sink)
+	checkSecrets(t, err)
+	return sink, err
 }
 
 func longestLine(stream string) (longest int) {
@@ -123,7 +130,7 @@ func (s Subject) stallBehindTheEnd(t *testing.T) {
 	for _, record := range s.Recorded {
 		before, _, _ := strings.Cut(record.Stream, record.Complete)
 		ctx, stop := context.WithCancelCause(t.Context())
-		client := Offline(before+record.Complete, func(exchange context.Context) error {
+		client := Offline("text/event-stream", before+record.Complete, func(exchange context.Context) error {
 			stop(fanout.Fail(fanout.TimeoutStall, ""))
 			<-exchange.Done()
 			return exchange.Err()
@@ -148,35 +155,11 @@ func (s Subject) sinkEnds(t *testing.T) {
 	}
 }
 
-// Offline returns a client without a network: every request is answered 200 with an event stream
-// that holds body, and behind it ends with what then returns, io.EOF when then is nil. Reads are
-// as small as the reader's buffer, and the body's bytes are all read before then is called.
-func Offline(body string, then func(exchange context.Context) error) *http.Client {
-	return &http.Client{Transport: roundTripper(func(r *http.Request) *http.Response {
-		var source io.Reader = strings.NewReader(body)
-		if then != nil {
-			source = io.MultiReader(source, readerFunc(func([]byte) (int, error) { return 0, then(r.Context()) }))
-		}
-		return &http.Response{
-			StatusCode: http.StatusOK, Request: r, Header: http.Header{"Content-Type": {"text/event-stream"}},
-			Body: io.NopCloser(source),
-		}
-	})}
-}
-
-type roundTripper func(*http.Request) *http.Response
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r), nil }
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
 // Ending is what some text and then the given events come to: a fanout.FinishReason, or the
 // fanout.Kind of a failure.
 func Ending(t *testing.T, s Subject, events string) any {
 	t.Helper()
-	upstream := s.New(provider.Config{BaseURL: "http://offline"}, Offline(s.TextEvent("x")+events, nil))
+	upstream := s.New(provider.Config{BaseURL: "http://offline"}, Offline("text/event-stream", s.TextEvent("x")+events, nil))
 	answer, err := upstream.Stream(t.Context(), Call(), fanout.NewKey(""), &Sink{T: t})
 	if err != nil {
 		return kindOf(t, err)

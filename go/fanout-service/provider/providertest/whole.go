@@ -54,7 +54,7 @@ func (s Subject) wholeTooLarge(t *testing.T) {
 	record := s.Whole[0]
 	for _, beyond := range []int{0, 1} {
 		padding := strings.Repeat(" ", limit+beyond-len(record.Body)) // white space behind the object
-		_, _, err := s.ask(t.Context(), t, wholeCall(), reply(http.StatusOK, "application/json", record.Body+padding))
+		_, err := s.offline(t, wholeCall(), Offline("application/json", record.Body+padding, nil))
 		if beyond == 0 && err != nil || beyond > 0 && (err == nil || kindOf(t, err) != fanout.ResponseTooLarge) {
 			t.Errorf("32 MiB %+d bytes: %v", beyond, err)
 		}

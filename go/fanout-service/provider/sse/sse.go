@@ -164,11 +164,13 @@ func (r *Reader) fill() error {
 	if r.err != nil {
 		return r.err
 	}
+	if unread := r.end - r.start; len(r.buf) > keepBuffer && unread <= keepBuffer/2 {
+		small := make([]byte, max(firstBuffer, 2*unread))
+		copy(small, r.buf[r.start:r.end])
+		r.buf, r.start, r.end = small, 0, unread
+	}
 	if r.start == r.end {
 		r.start, r.end = 0, 0
-		if cap(r.buf) > keepBuffer {
-			r.buf = nil
-		}
 	}
 	if r.end == len(r.buf) {
 		r.makeRoom()

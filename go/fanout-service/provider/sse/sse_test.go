@@ -78,6 +78,39 @@ func TestLongLinesWorkUpToTheLimit(t *testing.T) {
 	}
 }
 
+func TestTheLimitIsExact(t *testing.T) {
+	for beyond, want := range map[int]error{0: io.EOF, 1: sse.ErrTooLong} {
+		stream := "data: " + strings.Repeat("x", 4096-len("data: ")+beyond) + "\n\n"
+		for how, source := range sources {
+			if got, err := readAll(source(stream), 4096); !errors.Is(err, want) || (len(got) == 1) != (beyond == 0) {
+				t.Errorf("4096 %+d bytes, %s: %d events, %v", beyond, how, len(got), err)
+			}
+		}
+	}
+}
+
+func TestLinesOfJSONInNoEventAreKept(t *testing.T) {
+	for stream, want := range map[string]string{
+		"{\"error\": {\n  \"code\": 503\n}}":                   "{\"error\": {\n\"code\": 503\n}}\n",
+		"data: a\n\n[{\"error\":{}}]\r\n":                      "[{\"error\":{}}]\n",
+		"id: 1\nevent: x\n: {\nretry: 2\nfoo\ndata: {\n\ndata": "",
+		"":                             "",
+		strings.Repeat("{}\n", 40_000): strings.Repeat("{}\n", 64<<10/3),
+	} {
+		for how, source := range sources {
+			r := sse.NewReader(source(stream), 1<<20)
+			for {
+				if _, err := r.Next(); err != nil {
+					break
+				}
+			}
+			if got := string(r.Stray()); got != want || string(r.Stray()) != want {
+				t.Errorf("%.40q, %s: kept %.40q, want %.40q", stream, how, got, want)
+			}
+		}
+	}
+}
+
 func TestTooLongIsAnErrorAndNeverASilentEnd(t *testing.T) {
 	line := "data: " + strings.Repeat("x", 5000)
 	for name, stream := range map[string]string{
