@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -319,37 +318,4 @@ func TestASlowReaderSlowsWhatItSharesOnlyAsLongAsItIsAlone(t *testing.T) {
 		}
 		w.settled(t, e)
 	})
-}
-
-func TestAKnownAnswerIsCutBetweenCodePoints(t *testing.T) {
-	symbols := []string{"a", "é", "日", "😀", `\n`, `\"`, `\\`, `\u00e9`, `\ud83d\ude00`, `\uD83D\uDE00`}
-	long := strings.Repeat(strings.Join(symbols, ""), 5000)
-	e, w := build(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
-		sink.Connected()
-		return done, sink.Text([]byte(long), 5000*len(symbols))
-	}, parts{cached: true})
-	read(t.Context(), t, e, cachedRequest("a"))
-	tr := read(t.Context(), t, e, cachedRequest("b"))
-	if tr.text("c0") != long {
-		t.Fatal("the replay differs")
-	}
-	for _, event := range tr.events("c0") {
-		if event.Type != fanout.Chunk {
-			continue
-		}
-		rest := event.Text
-		for len(rest) > 0 {
-			size := 0
-			for _, symbol := range symbols {
-				if bytes.HasPrefix(rest, []byte(symbol)) {
-					size = max(size, len(symbol))
-				}
-			}
-			if size == 0 {
-				t.Fatalf("a piece begins or ends within a code point: %q", rest[:min(12, len(rest))])
-			}
-			rest = rest[size:]
-		}
-	}
-	w.settled(t, e)
 }
