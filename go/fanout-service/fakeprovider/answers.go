@@ -38,7 +38,7 @@ var answers = []script{
 	}},
 	{name: "reasoning", does: "Reasoning, then the answer.", options: "`thoughts` (5)", streams: completely, run: func(s *session) {
 		s.open()
-		if s.think10(s.number("thoughts", 5)) {
+		if s.thoughts(s.number("thoughts", 5)) {
 			s.rest(words(s, 12), 10, "stop")
 		}
 	}},
@@ -63,8 +63,8 @@ var answers = []script{
 	{name: "huge-line", does: "One piece of 33 MiB.", options: "`bytes`", streams: completely, run: func(s *session) { s.bigLine(s.number("bytes", 33<<20)) }},
 	{name: "bulk", does: "20 MiB in pieces of 4 KiB, as fast as they are taken.", options: "`bytes`", streams: completely, run: func(s *session) {
 		s.open()
-		for left := s.number("bytes", 20<<20); left > 0 && s.pause(0); left -= len(page) {
-			s.say(page[:min(left, len(page))])
+		for left := s.number("bytes", 20<<20); left > 0 && s.pause(0); left -= len(passage) {
+			s.say(passage[:min(left, len(passage))])
 		}
 		s.complete("stop")
 	}},
@@ -73,13 +73,13 @@ var answers = []script{
 			s.hang()
 		}
 		for s.open(); s.pause(0); {
-			s.say(page)
+			s.say(passage)
 		}
 	}},
 	{name: "drip", does: "Three words, `bytes` (7) bytes a millisecond.", streams: completely, run: drip},
 }
 
-var page = strings.Repeat("and so on ", 450)
+var passage = strings.Repeat("and so on ", 450)
 
 func ok(s *session) { s.stream(words(s, 12), 10, "stop") }
 
@@ -87,7 +87,7 @@ func ok(s *session) { s.stream(words(s, 12), 10, "stop") }
 func (s *session) stream(pieces []string, delayMS int, finish string) {
 	s.open()
 	s.sleep(s.ms("first_ms", 0))
-	if s.think10(s.number("think", 0)) {
+	if s.thoughts(s.number("think", 0)) {
 		s.rest(pieces, delayMS, finish)
 	}
 }
@@ -98,8 +98,8 @@ func (s *session) rest(pieces []string, delayMS int, finish string) {
 	}
 }
 
-// think10 writes n pieces of reasoning, 10 ms apart, and says whether the client stayed.
-func (s *session) think10(n int) bool {
+// thoughts writes n pieces of reasoning, 10 ms apart, and says whether the client stayed.
+func (s *session) thoughts(n int) bool {
 	for i := range n {
 		if i > 0 && !s.pause(10) {
 			return false
@@ -129,7 +129,7 @@ func (s *session) pieces(pieces []string, delayMS int) bool {
 func (s *session) some(n int) {
 	s.open()
 	s.sleep(s.ms("first_ms", 0))
-	s.think10(s.number("think", 0))
+	s.thoughts(s.number("think", 0))
 	s.pieces(words(s, n), 10)
 }
 

@@ -148,7 +148,7 @@ func (*anthropic) trailer(*session, counts) {}
 
 func (*anthropic) ping(s *session) { s.event(event{"ping", `{"type": "ping"}`}) }
 
-func (a *anthropic) bare(s *session, kind oddity) {
+func (a *anthropic) oddity(s *session, kind oddity) {
 	switch kind {
 	case noDelta:
 		s.event(event{"content_block_delta", `{"type":"content_block_delta","index":` + itoa(a.block) + `}`})

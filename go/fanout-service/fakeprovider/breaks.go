@@ -32,17 +32,17 @@ var breaks = []script{
 			s.play(s.text("as", "ok"))
 		}},
 	{name: "short-body", does: "A body shorter than its `Content-Length`.", streams: broken, run: func(s *session) {
-		s.bare("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 1000\r\n\r\n", 0)
+		s.unframed("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 1000\r\n\r\n", 0)
 	}},
 	{name: "bad-chunk", does: "A chunk whose length is no number.", streams: broken, run: func(s *session) {
-		s.bare("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 0)
+		s.unframed("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 0)
 	}},
-	{name: "not-http", does: "Bytes of another protocol.", streams: broken, run: func(s *session) { s.bare("220 mail.example ESMTP\r\n", 0) }},
+	{name: "not-http", does: "Bytes of another protocol.", streams: broken, run: func(s *session) { s.unframed("220 mail.example ESMTP\r\n", 0) }},
 	{name: "huge-header", does: "A header of `bytes` (32 MiB).", streams: broken, run: func(s *session) {
-		s.bare("HTTP/1.1 200 OK\r\nX-Filler: "+string(fill(s.number("bytes", 32<<20))), 0)
+		s.unframed("HTTP/1.1 200 OK\r\nX-Filler: "+string(fill(s.number("bytes", 32<<20))), 0)
 	}},
 	{name: "header-drip", does: "A header, a byte every `delay_ms` (50).", streams: broken, run: func(s *session) {
-		s.bare("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Filler: and so on and so on\r\nContent-Length: 9\r\n\r\n", s.ms("delay_ms", 50))
+		s.unframed("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nX-Filler: and so on and so on\r\nContent-Length: 9\r\n\r\n", s.ms("delay_ms", 50))
 	}},
 	{name: "goaway", does: "A whole answer; every `every`-th (1) says that the connection closes behind it, in HTTP/2 with GOAWAY.", streams: completely, run: func(s *session) {
 		if s.nth%max(1, s.number("every", 1)) == 0 {
@@ -116,9 +116,9 @@ func (s *session) hijack() net.Conn {
 	return conn
 }
 
-// bare answers with bytes that net/http would not write, one every pace if there is one. The
+// unframed answers with bytes that net/http would not write, one every pace if there is one. The
 // server no longer watches the connection, so that we must.
-func (s *session) bare(text string, pace time.Duration) {
+func (s *session) unframed(text string, pace time.Duration) {
 	conn := s.hijack()
 	if conn == nil {
 		return

@@ -3,6 +3,7 @@ package fakeprovider_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"os"
 	"regexp"
@@ -155,4 +156,9 @@ func endOf(wire string, stream bool, got reply) string {
 	default:
 		return "short"
 	}
+}
+
+// cameInTime says that an error is not the test's own time running out.
+func cameInTime(err error) bool {
+	return !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 }

@@ -99,7 +99,7 @@ func bared(kinds ...oddity) func(*session) {
 		s.open()
 		if s.asked.stream {
 			for _, kind := range kinds {
-				s.wire.bare(s, kind)
+				s.wire.oddity(s, kind)
 			}
 		}
 		s.complete("stop")
@@ -112,9 +112,9 @@ func before(kind oddity) func(*session) {
 			s.open()
 			s.say("") // begins the block the odd event belongs to
 			s.sent--
-			s.wire.bare(s, kind)
+			s.wire.oddity(s, kind)
 		} else {
-			s.wire.bare(s, kind)
+			s.wire.oddity(s, kind)
 			s.open()
 		}
 		s.rest(words(s, 3), 10, "stop")

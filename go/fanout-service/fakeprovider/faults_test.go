@@ -192,7 +192,7 @@ func TestACrowdedProviderTakesSoManyAtOnce(t *testing.T) {
 	defer leave()
 	for range 2 {
 		response, err := u.client.Do(u.request(ctx, "anthropic", model, true))
-		if err != nil || response.StatusCode != 200 {
+		if err != nil || response.StatusCode != http.StatusOK {
 			t.Fatal(response, err)
 		}
 		defer func() { _ = response.Body.Close() }()
@@ -211,7 +211,7 @@ func TestACrowdedProviderTakesSoManyAtOnce(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	open, err := u.client.Do(u.request(t.Context(), "anthropic", model, true))
-	if err != nil || open.StatusCode != 200 {
+	if err != nil || open.StatusCode != http.StatusOK {
 		t.Fatal("a place was not given back", err)
 	}
 	_ = open.Body.Close()

@@ -61,7 +61,7 @@ func (g *gemini) read(r *http.Request, body []byte) (question, error) {
 	}
 	for _, content := range asked.Contents {
 		if content.Role != "user" && content.Role != "model" && content.Role != "" {
-			return q, errors.New("Please use a valid role: user, model.") //nolint:staticcheck,revive // the provider's own sentence
+			return q, errors.New("Please use a valid role: user, model.") //nolint:staticcheck // the provider's own sentence
 		}
 		q.words += wordCount(content.Parts)
 		if content.Role != "model" {
@@ -141,7 +141,7 @@ func (*gemini) trailer(*session, counts) {}
 
 func (*gemini) ping(s *session) { s.comment("ping") }
 
-func (g *gemini) bare(s *session, kind oddity) {
+func (g *gemini) oddity(s *session, kind oddity) {
 	switch kind {
 	case noChoices:
 		s.event(g.chunk(s, "[]", ""))

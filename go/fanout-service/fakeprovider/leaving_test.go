@@ -99,7 +99,7 @@ func TestNobodyLeavesUnseen(t *testing.T) {
 	endless := map[string]bool{"endless": true, "stall": true, "no-headers": true, "no-done-open": true}
 	for _, http2 := range []bool{false, true} {
 		u := start(t, fakeprovider.Options{HTTP2: http2})
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test repeats itself
+		random := rand.New(rand.NewPCG(1, 2))
 		var clients sync.WaitGroup
 		for round := range 600 {
 			model, wire := scripts[round%len(scripts)], wires[random.IntN(3)]

@@ -44,7 +44,7 @@ func (s *Server) Listen(ctx context.Context, options Options) (*Listener, error)
 	l := &Listener{Address: socket.Addr().String(), URL: "http://" + socket.Addr().String(), done: make(chan struct{})}
 	if options.TLS == TLSStall {
 		l.URL, l.close = "https://"+l.Address, socket.Close
-		go s.neverShakeHands(socket, l.done)
+		go s.neverShakeHands(context.WithoutCancel(ctx), socket, l.done)
 		return l, nil
 	}
 	server := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
@@ -88,10 +88,10 @@ func (l *Listener) Close() error {
 }
 
 // neverShakeHands accepts connections and says nothing on them.
-func (s *Server) neverShakeHands(socket net.Listener, done chan<- struct{}) {
+func (s *Server) neverShakeHands(ctx context.Context, socket net.Listener, done chan<- struct{}) {
 	defer close(done)
 	var held sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	for {
 		conn, err := socket.Accept()
 		if err != nil {

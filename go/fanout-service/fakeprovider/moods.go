@@ -16,7 +16,7 @@ var moods = []script{
 		s.choose(seen <= s.number("n", 1))
 	}},
 	{name: "flaky", does: "`percent` (50) of the requests fail, by the seed.", options: failing + ", `seed` (1)", streams: refused, plays: true, run: func(s *session) {
-		seed := uint64(s.number("seed", 1))                    //nolint:gosec // number is never negative
+		seed := uint64(s.number("seed", 1))
 		draw := rand.New(rand.NewPCG(seed, uint64(s.nth)*2+1)) //nolint:gosec // a script repeats itself
 		s.choose(draw.IntN(100) < s.number("percent", 50))
 	}},

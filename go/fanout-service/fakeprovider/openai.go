@@ -99,7 +99,7 @@ func (*openAI) done(s *session) { s.event(event{data: "[DONE]"}) }
 
 func (*openAI) ping(s *session) { s.comment("ping") }
 
-func (o *openAI) bare(s *session, kind oddity) {
+func (o *openAI) oddity(s *session, kind oddity) {
 	switch kind {
 	case noChoices:
 		s.event(o.chunk(s, "[]", ""))

@@ -44,7 +44,7 @@ var refusals = []script{
 	{name: "endless-error", does: "An error body without an end.", options: "`status` (500)", streams: open, run: func(s *session) {
 		s.respond(s.number("status", http.StatusInternalServerError), "application/json", `{"error":{"message":"`)
 		for s.pause(1) {
-			s.put([]byte(page))
+			s.put([]byte(passage))
 		}
 	}},
 	{name: "redirect", does: "302 to `to` (`trap`, `metadata`, or an address).", options: "`status`", streams: refused, run: func(s *session) {

@@ -54,13 +54,13 @@ func New() *Server {
 		s.answer(w, r, newGemini(r))
 	})
 	s.mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+		writeJSON(w, map[string]string{"status": "ok"})
 	})
 	s.mux.HandleFunc("GET /_/log", func(w http.ResponseWriter, r *http.Request) {
-		writeJSON(w, http.StatusOK, s.logOf(r.URL.Query()))
+		writeJSON(w, s.logOf(r.URL.Query()))
 	})
 	s.mux.HandleFunc("GET /_/stats", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, s.Stats())
+		writeJSON(w, s.Stats())
 	})
 	s.mux.HandleFunc("POST /_/reset", func(w http.ResponseWriter, _ *http.Request) {
 		s.Reset()
@@ -82,7 +82,7 @@ func (s *Server) listModels(w http.ResponseWriter, _ *http.Request) {
 	for _, one := range catalogue {
 		list = append(list, model{one.name, "model", "fakeprovider"})
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
+	writeJSON(w, map[string]any{"object": "list", "data": list})
 }
 
 // trap is where redirects lead: whoever follows one is in the log, with the key they brought.

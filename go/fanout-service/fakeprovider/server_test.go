@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -345,9 +344,4 @@ func (u *upstream) get(path string, into any) {
 	if err := json.NewDecoder(bytes.NewReader([]byte(u.send(request).body))).Decode(into); err != nil {
 		u.t.Fatal(path, err)
 	}
-}
-
-// cameInTime says that an error is not the test's own time running out.
-func cameInTime(err error) bool {
-	return !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 }

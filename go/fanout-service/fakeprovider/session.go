@@ -2,7 +2,6 @@ package fakeprovider
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -338,5 +337,3 @@ func (s *session) page(header http.Header, body []byte) {
 	s.w.WriteHeader(http.StatusOK)
 	s.put(body)
 }
-
-func (s *session) String() string { return fmt.Sprintf("%s of %s", s.entry.Script, s.wire.name()) }

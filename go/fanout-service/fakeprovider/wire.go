@@ -22,7 +22,7 @@ type wire interface {
 	usage(s *session, u counts)                  // usage in an event of its own
 	done(s *session)                             // what stands last, if anything does
 	ping(s *session)
-	bare(s *session, kind oddity) // an event without what it should have
+	oddity(s *session, kind oddity) // an event without what it should have
 	toolCall(s *session)
 	whole(s *session) string // the body of a request without stream
 
@@ -128,9 +128,8 @@ func appendQuoted(b []byte, text string) []byte {
 	return append(b, '"')
 }
 
-func writeJSON(w http.ResponseWriter, status int, value any) {
+func writeJSON(w http.ResponseWriter, value any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(value)
 }
 
