@@ -146,7 +146,7 @@ func (s *Shared) next(due bool) (batch []*command, wait time.Duration, ok bool) 
 	wait = time.Until(s.retryAt)
 	switch {
 	case s.Up():
-		batch, s.pending = s.pending, nil
+		batch, s.unsent, s.pending = append(s.unsent, s.pending...), nil, nil
 		wait = s.renewEvery
 		if due {
 			batch = append(batch, s.renewals()...)

@@ -9,12 +9,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9/logging"
 	"go.uber.org/goleak"
 
 	fanout "rex/fanout-service"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	logging.Disable() // the Redis client writes to standard error by itself
+	goleak.VerifyTestMain(m)
+}
 
 var (
 	oneKey  = []fanout.Key{fanout.NewKey("first")}

@@ -165,20 +165,20 @@ func (s *Shared) shut(gate string, wait time.Duration) {
 func (s *Shared) send(c *command) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.Up() {
+	up := s.Up()
+	if up {
 		s.pending = append(s.pending, c)
-		s.run()
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
-		return true
+	} else {
+		s.keep(c)
 	}
-	s.keep(c)
-	if !time.Now().Before(s.retryAt) {
+	if up || !time.Now().Before(s.retryAt) {
 		s.run()
 	}
-	return false
+	select {
+	case s.wake <- struct{}{}: // also to find that nothing is left to do
+	default:
+	}
+	return up
 }
 
 // keep remembers what must not be lost while Redis is away.
