@@ -8,7 +8,7 @@ import (
 	"time"
 
 	fanout "rex/fanout-service"
-	"rex/fanout-service/engine"
+	"rex/fanout-service/limit"
 )
 
 // processor is the CPU time that this process has used.
@@ -23,7 +23,7 @@ func processor() time.Duration {
 // benchmark runs fan-outs of a given width and reports CPU time for each unit of work: units is
 // how many of them a fan-out holds.
 func benchmark(b *testing.B, s script, width, units int, unit string, change func(*fanout.Request)) {
-	e, _ := newEngine(s, engine.Config{})
+	e, _ := build(s, parts{cached: true, limits: limit.Config{Default: limit.Rule{MaxConcurrent: 100}}, quiet: true})
 	b.ReportAllocs()
 	b.ResetTimer()
 	before := processor()
@@ -62,3 +62,16 @@ func say(pieces int) script {
 func BenchmarkCall(b *testing.B) { benchmark(b, say(1), 10, 10, "call", nil) }
 
 func BenchmarkChunk(b *testing.B) { benchmark(b, say(2000), 10, 20_000, "chunk", nil) }
+
+// Calls that use the cache, each with a key that nobody asked for before, or all with the same.
+func BenchmarkSharedCall(b *testing.B) { benchmark(b, say(1), 10, 10, "call", fresh) }
+
+func BenchmarkSharedChunk(b *testing.B) { benchmark(b, say(2000), 10, 20_000, "chunk", fresh) }
+
+func BenchmarkKnownAnswer(b *testing.B) { benchmark(b, say(1), 10, 10, "call", cached) }
+
+func fresh(r *fanout.Request) {
+	for i := range r.Calls {
+		r.Calls[i].Cache = &fanout.CacheUse{Key: r.ID + r.Calls[i].ID, Read: true, Write: true}
+	}
+}

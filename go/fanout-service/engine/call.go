@@ -101,11 +101,13 @@ func (c *call) tell(event *fanout.Event) {
 }
 
 // offer implements listener: over the bound the call stops reading, so that TCP slows the provider.
+// What is pending does not wait for its window then: the bound is also the size of a full batch.
 func (c *call) offer(event *fanout.Event, urgent bool) bool {
 	c.mu.Lock()
 	if c.bytes > 0 && c.bytes+len(event.Text) > c.owner.engine.config.MaxPending {
 		c.waiting = true
 		c.mu.Unlock()
+		c.owner.hurry()
 		return false
 	}
 	c.push(event, urgent)
@@ -150,10 +152,7 @@ func (c *call) push(event *fanout.Event, urgent bool) {
 	c.queued = true
 	c.mu.Unlock()
 	if urgent {
-		select {
-		case c.owner.urgent <- struct{}{}:
-		default:
-		}
+		c.owner.hurry()
 	}
 	if !queued {
 		c.owner.ready <- c

@@ -22,6 +22,7 @@ type phase struct {
 	parts   parts
 	streams int64 // open upstream while the phase lasts
 	text    bool  // was given out before
+	slow    bool  // the reader takes the first text and then nothing until the end
 	sleeps  bool  // a wait that would pass the deadline is never begun: see TestAWaitBeyondTheDeadlineIsNotBegun
 }
 
@@ -77,7 +78,7 @@ var phases = []phase{
 				}
 			}
 		})
-	}, streams: 1, text: true, parts: parts{config: engine.Config{MaxPending: 100}}, change: func(r *fanout.Request) { r.Coalesce = time.Hour }},
+	}, streams: 1, text: true, parts: parts{config: engine.Config{MaxPending: 100}}, slow: true},
 	{name: "back-off", sleeps: true, p: failing(fanout.Overloaded, 30*time.Minute), change: func(r *fanout.Request) { r.Calls[0].Retry.Attempts = 2 }},
 	{name: "hedging", p: hanging(true, ""), q: hanging(false, ""), streams: 2, change: func(r *fanout.Request) {
 		r.Calls[0].Hedge = &fanout.Hedge{After: 500 * time.Millisecond, Target: fanout.Target{Provider: "q", Model: "m"}}
@@ -162,6 +163,9 @@ func TestACallEndsAtOnceInEveryPhase(t *testing.T) {
 					tr := &trace{}
 					err = run.Read(ctx, func(events []fanout.Event, end *fanout.End) error {
 						tr.add(received, events, end)
+						if p.slow && tr.text("c0") != "" {
+							time.Sleep(time.Until(received.Add(2050 * time.Millisecond)))
+						}
 						return nil
 					})
 					<-looked

@@ -92,7 +92,7 @@ func whole(text string) bool {
 // nothing is left behind.
 func TestEveryCallObeysTheContractWhateverHappens(t *testing.T) {
 	finished, failed, hedged, restarted, shared := 0, 0, 0, 0, 0
-	for seed := range uint64(150) {
+	for seed := range uint64(300) {
 		synctest.Test(t, func(t *testing.T) {
 			random := rand.New(rand.NewPCG(seed, 2))
 			s := &stage{random: rand.New(rand.NewPCG(seed, 3))}

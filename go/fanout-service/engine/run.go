@@ -75,6 +75,14 @@ func (r *Run) cancel(id string, kind fanout.Kind) bool {
 	return false
 }
 
+// hurry ends the coalescing window that the reader waits in.
+func (r *Run) hurry() {
+	select {
+	case r.urgent <- struct{}{}:
+	default:
+	}
+}
+
 // since is the time from the receipt of the request until now.
 func (r *Run) since() time.Duration { return time.Since(r.received) }
 

@@ -62,7 +62,7 @@ func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
 // lead does the work of a flight for the call that started it.
 func (r *Run) lead(ctx context.Context, spec *fanout.Call, flight *cache.Flight) {
 	e, use := r.engine, spec.Cache
-	out := &shared{engine: e, flight: flight}
+	out := &shared{engine: e, flight: flight, copies: 1}
 	defer out.release()
 	if use.Read {
 		if entry, age, ok := e.cache.Get(ctx, r.request.Workspace, use.Key); ok {
@@ -74,6 +74,7 @@ func (r *Run) lead(ctx context.Context, spec *fanout.Call, flight *cache.Flight)
 	work := newAttempts(e, &r.request, spec, e.epoch, out)
 	work.deadline = flight.Deadline
 	if use.Write {
+		out.copies = 2
 		work.kept = &kept{ctx: ctx, cache: e.cache, workspace: r.request.Workspace, key: use.Key}
 	}
 	last := work.run(ctx)
@@ -118,10 +119,12 @@ func replay(ctx context.Context, e *Engine, spec *fanout.Call, entry *cache.Entr
 	}
 }
 
-// shared is a flight as the listener of what leads it.
+// shared is a flight as the listener of what leads it. What it holds is on the engine's books until
+// the lead is over; then the followers' own pending text is.
 type shared struct {
 	engine *Engine
 	flight *cache.Flight
+	copies int64 // of a piece: the flight's, and that on its way into the cache
 	bytes  int64 // on the engine's books
 	wanted int   // by the piece that was refused
 }
@@ -141,8 +144,9 @@ func (s *shared) offer(event *fanout.Event, _ bool) bool {
 	if s.room(gone) != nil {
 		return false
 	}
-	s.bytes += int64(len(event.Text))
-	s.engine.bytes.Add(int64(len(event.Text)))
+	size := s.copies * int64(len(event.Text))
+	s.bytes += size
+	s.engine.bytes.Add(size)
 	s.flight.Publish(event)
 	return true
 }

@@ -41,6 +41,7 @@ type parts struct {
 	config engine.Config
 	limits limit.Config
 	cached bool
+	quiet  bool // nobody observes
 	keys   []fanout.Key
 	more   map[string]script // other providers than p
 }
@@ -75,6 +76,9 @@ func build(s script, p parts) (*engine.Engine, *watched) {
 	}
 	w.limiter = limit.New(p.limits, nil, log)
 	made := engine.Parts{Upstreams: upstreams, Limiter: w.limiter, Observer: w, Log: log}
+	if p.quiet {
+		made.Observer = nil
+	}
 	if p.cached {
 		made.Cache = cache.New(cache.Config{MaxBytes: 1 << 20, TTL: time.Hour}, nil, log)
 	}
