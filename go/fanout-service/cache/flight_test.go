@@ -355,6 +355,27 @@ func TestAPieceLargerThanTheRoomGoesThroughAlone(t *testing.T) {
 	})
 }
 
+func TestWhatIsPublishedIsACopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFlights()
+		w := join(c, func(_ context.Context, f *cache.Flight) {
+			e := fanout.Event{
+				Type: fanout.Failed, Failure: fanout.Fail(fanout.Overloaded, ""),
+				Usage: &fanout.Usage{InputTokens: 1}, Target: fanout.Target{Provider: "p", Model: "m"},
+			}
+			f.Publish(&e)
+			e.Failure.Kind, e.Usage.InputTokens = fanout.Internal, 2
+		})
+		defer w.Leave()
+		synctest.Wait()
+		events, err := w.Next(t.Context(), nil)
+		if err != nil || len(events) != 1 || events[0].Failure.Kind != fanout.Overloaded || events[0].Usage.InputTokens != 1 ||
+			events[0].Target.Model != "m" {
+			t.Errorf("got %+v, %v", events, err)
+		}
+	})
+}
+
 func TestCloseWaitsForTheLeadsAsLongAsItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFlights()
@@ -492,6 +513,46 @@ func TestEveryFollowerReadsTheWholeStoryInOrder(t *testing.T) {
 			}
 			all.Wait()
 		})
+	}
+}
+
+// TestComingsAndGoingsLeaveNothingBehind lets many follow, read and leave at random, on real
+// threads: whoever reads to the end has read a whole story, and whoever leaves has read its start.
+func TestComingsAndGoingsLeaveNothingBehind(t *testing.T) {
+	c := newFlights()
+	const whole = "chunk:0123456789abcdefghij finished"
+	lead := func(ctx context.Context, f *cache.Flight) {
+		for _, letter := range "0123456789abcdefghij" {
+			if err := f.WaitForRoom(ctx, 1, 4); err != nil {
+				return // nobody follows: nobody is owed an end
+			}
+			publish(f, "chunk:"+string(letter))
+		}
+		publish(f, "finished")
+	}
+	var all sync.WaitGroup
+	for worker := range uint64(16) {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(worker, 5))
+			for range 300 {
+				w := c.Join(context.Background(), "w", digest(random.IntN(3)), time.Time{}, lead)
+				var events []fanout.Event
+				var err error
+				for patience := random.IntN(30); patience > 0 && err == nil; patience-- {
+					events, err = w.Next(context.Background(), events)
+				}
+				w.Leave()
+				got := story(events)
+				if err == nil && !strings.HasPrefix(whole, got) || err != nil && got != whole {
+					t.Errorf("read %q, %v", got, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	closeCache(t, c)
+	if stats := c.Stats(); stats.Flights != 0 || stats.Followers != 0 || stats.FlightBytes != 0 {
+		t.Errorf("something is left: %+v", stats)
 	}
 }
 

@@ -75,7 +75,8 @@ func (s *Store) start(log *slog.Logger) {
 	go s.writeBehind(ctx)
 }
 
-// close waits until all is written or ctx ends; then what is left is dropped.
+// close waits until all is written or ctx ends; then what is left is dropped, and a write under way
+// given up within its own time.
 func (s *Store) close(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.closed {
@@ -88,8 +89,6 @@ func (s *Store) close(ctx context.Context) error {
 	case <-s.written:
 		return nil
 	case <-ctx.Done():
-		s.abort()
-		<-s.written
 		return context.Cause(ctx)
 	}
 }

@@ -325,6 +325,9 @@ func TestCloseDoesNotWaitForAFrozenRedisBeyondItsTime(t *testing.T) {
 	if err := r.Close(ctx); err == nil {
 		t.Error("it says that all was written")
 	}
+	if stats := r.Stats(); stats.StoreErrors != 0 {
+		t.Errorf("it waited until the write failed: %+v", stats)
+	}
 }
 
 func TestAnAnswerTooLargeForRedisStaysInMemory(t *testing.T) {
@@ -367,6 +370,23 @@ func TestPurgeEmptiesAWorkspaceInRedisToo(t *testing.T) {
 	}
 	if _, ok := get(other.Cache, "w2", digest(1)); !ok {
 		t.Error("another workspace's is gone")
+	}
+}
+
+func TestAPurgeThatDidNotHappenSaysSo(t *testing.T) {
+	server := redistest.New(t)
+	r := newReplica(t, server.Addr, inMemory)
+	if err := r.Purge(t.Context(), "w*"); err != nil {
+		t.Errorf("nothing can be stored for such a workspace: %v", err)
+	}
+	put(r.Cache, "w", digest(1), "x")
+	until(t, "it is written", func() bool { return r.Stats().StoreWrites == 1 })
+	server.Kill()
+	if err := r.Purge(t.Context(), "w"); err == nil {
+		t.Error("a purge without Redis claims to have happened")
+	}
+	if _, ok := get(r.Cache, "w", digest(1)); ok {
+		t.Error("still in memory")
 	}
 }
 
