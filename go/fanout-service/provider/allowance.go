@@ -14,41 +14,50 @@ import (
 // Anthropic's Anthropic-Ratelimit-{Requests,Tokens,Input-Tokens,Output-Tokens}-{Limit,Remaining,
 // Reset} with resets as RFC 3339 dates.
 func ReadAllowance(header http.Header, now time.Time) (allowance fanout.Allowance, ok bool) {
-	requests, ok1 := bucket(header, now, "X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests")
-	tokens, ok2 := bucket(header, now, "X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens")
+	requests, ok1 := openAIRequests.read(header, now)
+	tokens, ok2 := openAITokens.read(header, now)
 	if !ok1 && !ok2 {
-		requests, ok1 = anthropicBucket(header, now, "Requests")
-		tokens, ok2 = anthropicTokens(header, now)
+		requests, ok1 = anthropicRequests.read(header, now)
+		tokens, ok2 = tightest(header, now)
 	}
 	return fanout.Allowance{Requests: requests, Tokens: tokens}, ok1 || ok2
 }
 
-// anthropicTokens is the bucket that holds least: Tokens is the provider's own choice of it, and
-// older answers have the two others alone.
-func anthropicTokens(header http.Header, now time.Time) (fanout.Bucket, bool) {
-	tightest, found := anthropicBucket(header, now, "Tokens")
-	for _, name := range []string{"Input-Tokens", "Output-Tokens"} {
-		b, ok := anthropicBucket(header, now, name)
-		if ok && (!found || b.Remaining != fanout.Unknown && b.Remaining < tightest.Remaining) {
-			tightest, found = b, true
+// names are the headers of one rate limit, in canonical form.
+type names struct{ limit, remaining, reset string }
+
+var (
+	openAIRequests    = names{"X-Ratelimit-Limit-Requests", "X-Ratelimit-Remaining-Requests", "X-Ratelimit-Reset-Requests"}
+	openAITokens      = names{"X-Ratelimit-Limit-Tokens", "X-Ratelimit-Remaining-Tokens", "X-Ratelimit-Reset-Tokens"}
+	anthropicRequests = anthropicNames("Requests")
+	// Tokens is the provider's own choice of the tightest; older answers have the two others alone.
+	anthropicTokens = []names{anthropicNames("Tokens"), anthropicNames("Input-Tokens"), anthropicNames("Output-Tokens")}
+)
+
+func anthropicNames(of string) names {
+	prefix := "Anthropic-Ratelimit-" + of
+	return names{prefix + "-Limit", prefix + "-Remaining", prefix + "-Reset"}
+}
+
+// tightest is the bucket of Anthropic's tokens that holds least.
+func tightest(header http.Header, now time.Time) (least fanout.Bucket, found bool) {
+	least = fanout.Bucket{Limit: fanout.Unknown, Remaining: fanout.Unknown}
+	for _, each := range anthropicTokens {
+		b, ok := each.read(header, now)
+		if ok && (!found || b.Remaining != fanout.Unknown && b.Remaining < least.Remaining) {
+			least, found = b, true
 		}
 	}
-	return tightest, found
+	return least, found
 }
 
-func anthropicBucket(header http.Header, now time.Time, name string) (fanout.Bucket, bool) {
-	prefix := "Anthropic-Ratelimit-" + name
-	return bucket(header, now, prefix+"-Limit", prefix+"-Remaining", prefix+"-Reset")
-}
-
-// bucket reads one rate limit; the header names are in canonical form. Without a limit and a
-// remainder it says nothing.
-func bucket(header http.Header, now time.Time, limit, remaining, reset string) (fanout.Bucket, bool) {
-	b := fanout.Bucket{Limit: count(first(header, limit)), Remaining: count(first(header, remaining))}
+// read reads one rate limit; without a limit and a remainder it says nothing.
+func (n *names) read(header http.Header, now time.Time) (fanout.Bucket, bool) {
+	b := fanout.Bucket{Limit: count(first(header, n.limit)), Remaining: count(first(header, n.remaining))}
 	if b.Limit == fanout.Unknown && b.Remaining == fanout.Unknown {
 		return b, false
 	}
-	b.Reset = untilReset(first(header, reset), now)
+	b.Reset = untilReset(first(header, n.reset), now)
 	return b, true
 }
 
@@ -61,6 +70,9 @@ func first(header http.Header, canonical string) string {
 }
 
 func count(text string) int64 {
+	if text == "" { // the rule: an error would be made for nothing
+		return fanout.Unknown
+	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
 		return fanout.Unknown

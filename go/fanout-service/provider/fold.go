@@ -175,10 +175,13 @@ func (f *fold) end(err error, stray []byte) error {
 
 // answer is what the events came to; end has found no fault with it.
 func (f *fold) answer() fanout.Answer {
-	reasons := map[Finish]fanout.FinishReason{CutByLength: fanout.FinishLength, CalledTools: fanout.FinishToolCalls}
-	reason, ok := reasons[f.finish]
-	if !ok {
-		reason = fanout.FinishStop
+	reason := fanout.FinishStop
+	switch f.finish {
+	case CutByLength:
+		reason = fanout.FinishLength
+	case CalledTools:
+		reason = fanout.FinishToolCalls
+	default:
 	}
 	return fanout.Answer{
 		FinishReason:    reason,
