@@ -26,6 +26,7 @@ def per_chunk(bench: Bench) -> list[dict[str, Any]]:
                 per_second=streams / 10 / 0.8,
                 seconds=extent.chunk_s,
                 chunks=chunks,
+                settle=0.5,
             )
             if one is not None:
                 rounds.append(one)
@@ -122,6 +123,7 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
             per_second=streams / 10 / opening,
             seconds=extent.hold_s,
             chunks=chunks,
+            settle=5,
         )
         if one is None:
             continue

@@ -23,6 +23,7 @@ type Hold struct {
 	PerSecond float64 `json:"per_second"` // fan-outs opened a second
 	Seconds   float64 `json:"seconds"`    // of the steady span, from when all are open
 	Chunks    int     `json:"chunks"`     // pieces each answer has, by the model
+	Settle    float64 `json:"settle"`     // seconds the target has to be as it was before
 }
 
 // HoldResult tells what open streams cost.
@@ -36,7 +37,7 @@ type HoldResult struct {
 	Steady     Usage          `json:"steady"`
 	RestMiB    float64        `json:"rss_rest_mib"`
 	PeakMiB    float64        `json:"rss_peak_mib"`  // the largest of the steady span
-	AfterMiB   float64        `json:"rss_after_mib"` // 5 s after the last stream
+	AfterMiB   float64        `json:"rss_after_mib"` // Settle seconds after the last stream
 	RestFiles  int            `json:"files_rest"`
 	PeakFiles  int            `json:"files_peak"`
 	AfterFiles int            `json:"files_after"`
@@ -45,9 +46,6 @@ type HoldResult struct {
 	PeakGoroutines  int `json:"goroutines_peak"`
 	AfterGoroutines int `json:"goroutines_after"`
 }
-
-// settle is the time the service has to be as it was before.
-const settle = 5 * time.Second
 
 // Run measures.
 func (h Hold) Run(ctx context.Context) (HoldResult, error) {
@@ -87,7 +85,7 @@ func (h Hold) Run(ctx context.Context) (HoldResult, error) {
 	asking.Wait()
 	result.Failures, result.Chunks, result.Short = tally.failures, tally.chunks, int(short.Load())
 	c.close()
-	time.Sleep(settle)
+	time.Sleep(time.Duration(h.Settle * float64(time.Second)))
 	result.AfterMiB, result.AfterFiles = rssMiB(h.Target.PIDs), openFiles(h.Target.PIDs)
 	result.AfterGoroutines = goroutines(ctx, h.Target)
 	return result, ctx.Err()

@@ -22,7 +22,7 @@ func readLines(body io.Reader, answers []Answer) error {
 	ended := false
 	err := eachLine(body, func(line []byte, at time.Time) {
 		readEvents(line, at, answers)
-		ended = ended || bytes.Contains(line, endBegin)
+		ended = ended || bytes.Contains(line, endBegin) && line[len(line)-1] == '\n'
 	})
 	if err == nil && !ended {
 		return errNoEnd
