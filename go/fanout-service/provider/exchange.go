@@ -25,10 +25,11 @@ const (
 
 // Endpoint is a fanout.Provider: a wire format spoken at an address.
 //
-// An attempt is one request and is never repeated here: net/http itself sends a POST again only
-// when not a byte of it was written, which is when a kept connection turned out to be closed. A
-// connection that closes under a request that was written is a failure of kind connection, because
-// the provider may be at work on it; whether to ask again is the engine's to decide.
+// An attempt is one request and is never repeated here. net/http itself sends a POST again only when
+// the provider cannot have begun on it: not a byte was written because a kept connection turned out
+// to be closed, or an HTTP/2 server said that it refused the stream. A connection that closes under a
+// request that was written is a failure of kind connection, because the provider may be at work on
+// it; whether to ask again is the engine's to decide.
 type Endpoint struct {
 	config Config
 	client *http.Client

@@ -55,6 +55,63 @@ func TestWhatIsNotAskedForIsSkipped(t *testing.T) {
 	}
 }
 
+func TestAValueOfAnotherTypeIsSkippedAndWhatFollowsIsRead(t *testing.T) {
+	for _, odd := range []string{`null`, `7`, `"x"`, `true`, `[{"n":9}]`, `{"m":[9]}`} {
+		c := jsonwalk.New([]byte(`{"object":` + odd + `,"list":` + odd + `,"member":` + odd + `,"n":3,"after":"z"}`))
+		var read []string
+		n, after, member := int64(0), "", []byte(nil)
+		for c.Open('{'); c.More('}'); {
+			switch string(c.Key()) {
+			case "object":
+				for c.Object(); c.More('}'); {
+					read = append(read, string(c.Key()))
+					c.Skip()
+				}
+			case "list":
+				for c.List(); c.More(']'); {
+					read = append(read, string(c.Raw()))
+				}
+			case "member":
+				member = c.Member("n")
+			case "n":
+				n = c.Count()
+			case "after":
+				inside, _ := c.String()
+				after = string(inside)
+			}
+		}
+		want := map[string]string{`[{"n":9}]`: `{"n":9}`, `{"m":[9]}`: "m"}[odd]
+		if c.End() != nil || strings.Join(read, " ") != want || n != 3 || after != "z" || member != nil {
+			t.Errorf("%s: read %q, %d, %q, %q, %v", odd, read, n, after, member, c.End())
+		}
+	}
+}
+
+func TestCountsAndMembersAreReadOrAreNot(t *testing.T) {
+	for raw, want := range map[string]int64{`0`: 0, `12`: 12, `-4`: -1, `1.5`: -1, `1e3`: -1, `"3"`: -1, `null`: -1, `99999999999999999999`: -1, `[1]`: -1} {
+		c := jsonwalk.New([]byte(raw))
+		if got := c.Count(); got != want || c.End() != nil {
+			t.Errorf("%s: %d, %v", raw, got, c.End())
+		}
+	}
+	for raw, want := range map[string]string{`{"a":1,"text":"x\n","b":[]}`: `x\n`, `{"text":5}`: "", `{}`: "", `"text"`: "", `[]`: ""} {
+		c := jsonwalk.New([]byte(raw))
+		if got := c.Member("text"); string(got) != want || c.End() != nil {
+			t.Errorf("%s: %q, %v", raw, got, c.End())
+		}
+	}
+	for _, raw := range []string{`{"a":`, `{"a"`, `[`, `{"text":"x"`} {
+		c := jsonwalk.New([]byte(raw))
+		for c.Object(); c.More('}'); {
+			c.Key()
+			c.Skip()
+		}
+		if c.End() == nil {
+			t.Errorf("accepted %s", raw)
+		}
+	}
+}
+
 // FuzzCursor checks that we accept what encoding/json accepts, and nothing else.
 func FuzzCursor(f *testing.F) {
 	for _, seed := range []string{`{"a":[1,2,{"b":null}]}`, `"\ud83c\udf0d"`, `[1e5,-0]`, `{"a":1,}`} {
