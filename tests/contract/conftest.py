@@ -21,6 +21,9 @@ from orchestration.fanout.providers import providers_of, read_endpoints
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sk-canary-0123456789"
+# The service remembers what a provider did to it: it leaves one alone that refused its key, asked
+# to wait or failed often. So that tests do not meet each other, a call takes a provider of its own.
+LABS = [f"lab{number}" for number in range(400)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,15 @@ class Upstream:
 
     @property
     def env(self) -> dict[str, str]:
-        """What makes both backends reach it: without a key, with one, and where nobody listens."""
-        return {
+        """What makes both backends reach it: without a key, with one, with one that is refused,
+        and where nobody listens."""
+        labs = {f"REX_PROVIDER_{name.upper()}_BASE_URL": f"{self.url}/v1" for name in LABS}
+        return labs | {
             "REX_LOCAL_BASE_URL": f"{self.url}/v1",
             "REX_PROVIDER_KEYED_BASE_URL": f"{self.url}/v1",
             "REX_PROVIDER_KEYED_API_KEY": SECRET,
+            "REX_PROVIDER_REFUSED_BASE_URL": f"{self.url}/v1",
+            "REX_PROVIDER_REFUSED_API_KEY": SECRET,
             "REX_PROVIDER_CLOSED_BASE_URL": "http://127.0.0.1:9/v1",
         }
 

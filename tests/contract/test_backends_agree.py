@@ -125,7 +125,7 @@ async def test_the_same_timeout_fires(
 async def test_nobody_listening_is_the_same(go: ProviderClient, python: ProviderClient) -> None:
     asked = call("ok", provider="closed")
     ours, theirs = await asyncio.gather(trace(go, asked), trace(python, asked))
-    assert (ours.kind, ours.moments) == ("connection", ("queued",))
+    assert (ours.kind, ours.moments) == ("connection", ("queued", "admitted"))
     assert theirs == ours
 
 
@@ -177,7 +177,7 @@ async def test_a_key_goes_to_its_provider_and_nowhere_else(
 ) -> None:
     model = f"http-401?n={id(client)}"
     events = await events_of(
-        client, fanout(call(model, provider="keyed"), call(model, call_id="B"))
+        client, fanout(call(model, provider="refused"), call(model, call_id="B"))
     )
     with_key, without = sorted(upstream.log(model), key=lambda row: not row["key_hash"])
     assert with_key["key_hash"]

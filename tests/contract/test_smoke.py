@@ -25,7 +25,7 @@ def test_answers_are_told_and_the_exit_code_is_zero(service_url: str) -> None:
     assert "2 of 2 models answered." in done.stdout
     assert "finished (stop)" in done.stdout
     assert "finished (length)" in done.stdout
-    assert " configured: local, closed, keyed\n" in done.stdout
+    assert " configured: local, closed, keyed, lab0, " in done.stdout
 
 
 def test_one_object_holds_it_all(service_url: str) -> None:
@@ -43,7 +43,7 @@ def test_one_object_holds_it_all(service_url: str) -> None:
     ("model", "kind"),
     [
         ("keyed/cut", "incomplete"),
-        ("keyed/http-401", "auth"),
+        ("refused/http-401", "auth"),
         ("closed/ok", "connection"),
         ("nobody/ok", "unknown_model"),
         ("openai/gpt-4o", "provider_not_configured"),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle
 
 from msgspec import UNSET, UnsetType
 
@@ -21,8 +21,10 @@ from orchestration.fanout.wire import (
     Timeouts,
     Usage,
 )
+from tests.contract.conftest import LABS
 
 _numbers = count(1)
+_labs = cycle(LABS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,14 @@ def call(
     model: str,
     *,
     call_id: str = "A",
-    provider: str = "local",
+    provider: str | None = None,
     prompt: str = "Why is the sky blue?",
     params: Params | UnsetType = UNSET,
     timeouts: Timeouts | UnsetType = UNSET,
 ) -> CallRequest:
     return CallRequest(
         id=call_id,
-        provider=provider,
+        provider=provider or next(_labs),
         model=model,
         messages=(Message("user", prompt),),
         params=params,
