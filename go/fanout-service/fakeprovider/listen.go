@@ -18,6 +18,9 @@ type Options struct {
 	HTTP2     bool   // by ALPN with TLS, else in clear text with prior knowledge
 	TLS       string // "", or one of TLSKinds
 	CloseIdle bool   // close a keep-alive connection as soon as it is idle, unannounced
+	// GoawayAfter refuses every stream of an HTTP/2 connection behind the n-th with GOAWAY, unseen
+	// by scripts and log; 0 refuses none. In clear text only.
+	GoawayAfter int
 }
 
 // Listener is a Server on a socket.
@@ -36,12 +39,18 @@ func (s *Server) Listen(ctx context.Context, options Options) (*Listener, error)
 	if address == "" {
 		address = "127.0.0.1:0"
 	}
+	if options.GoawayAfter > 0 && options.TLS != "" {
+		return nil, errors.New("GOAWAY is written in clear text only")
+	}
 	var config net.ListenConfig
 	socket, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	l := &Listener{Address: socket.Addr().String(), URL: "http://" + socket.Addr().String(), done: make(chan struct{})}
+	if options.GoawayAfter > 0 {
+		socket = &goawayListener{socket, options.GoawayAfter}
+	}
 	if options.TLS == TLSStall {
 		l.URL, l.close = "https://"+l.Address, socket.Close
 		go s.neverShakeHands(context.WithoutCancel(ctx), socket, l.done)

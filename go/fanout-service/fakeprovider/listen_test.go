@@ -80,8 +80,10 @@ func TestAHandshakeThatNeverComesEnds(t *testing.T) {
 }
 
 func TestNoSuchTLSIsAnError(t *testing.T) {
-	if l, err := fakeprovider.New().Listen(t.Context(), fakeprovider.Options{TLS: "rot13"}); err == nil {
-		t.Error("listens at", l.URL)
+	for _, options := range []fakeprovider.Options{{TLS: "rot13"}, {TLS: fakeprovider.TLSValid, GoawayAfter: 1}} {
+		if l, err := fakeprovider.New().Listen(t.Context(), options); err == nil {
+			t.Error("listens at", l.URL)
+		}
 	}
 }
 
@@ -114,6 +116,45 @@ func TestHTTP2SaysGoawayAfterSoManyStreams(t *testing.T) {
 		if n := connections(u, "ok?delay_ms=0", "ok?delay_ms=0"); n != 1 {
 			t.Errorf("TLS %q: %d connections", kind, n)
 		}
+	}
+}
+
+func TestAStreamRefusedByGoawayIsSeenByNobody(t *testing.T) {
+	u := start(t, fakeprovider.Options{HTTP2: true, GoawayAfter: 2})
+	if n := connections(u, "ok?delay_ms=0", "ok?delay_ms=0", "ok?delay_ms=1", "reasoning?delay_ms=0", "ok?delay_ms=0"); n != 3 {
+		t.Errorf("%d connections for five streams", n)
+	}
+	if n := len(u.settled()); n != 5 { // the client sends what was refused again, and only that
+		t.Errorf("%d requests", n)
+	}
+	once := u.request(t.Context(), "openai", "ok?delay_ms=0", true)
+	u.ask("openai", "ok?delay_ms=0", true)
+	once.GetBody = nil // it cannot be sent again
+	if got := u.send(once); got.err == nil {
+		t.Errorf("%+v", got)
+	}
+	if n := len(u.settled()); n != 6 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+func TestAStreamInFlightOutlivesAGoaway(t *testing.T) {
+	u := start(t, fakeprovider.Options{HTTP2: true, GoawayAfter: 1})
+	running := make(chan reply)
+	go func() { running <- u.ask("anthropic", "bulk?bytes=1000000&first_ms=30", true) }()
+	for len(u.fake.Log()) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for range 3 {
+		if got := u.ask("openai", "ok?delay_ms=0", true); got.err != nil || got.status != 200 {
+			t.Errorf("%+v", got)
+		}
+	}
+	if got := <-running; got.err != nil || !strings.Contains(got.body, "message_stop") {
+		t.Errorf("%d %v", got.status, got.err)
+	}
+	if stats := u.fake.Stats(); stats.Requests != 4 || stats.ConnectionsOpened != 4 {
+		t.Errorf("%+v", stats)
 	}
 }
 

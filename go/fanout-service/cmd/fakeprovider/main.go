@@ -43,6 +43,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	flags := flag.NewFlagSet("fakeprovider", flag.ContinueOnError)
 	listen := flags.String("listen", "127.0.0.1:0", "address to listen on; port 0 chooses a free one")
 	http2 := flags.Bool("h2", false, "speak HTTP/2 as well: by prior knowledge in clear text, by ALPN with TLS")
+	goaway := flags.Int("goaway-after", 0, "refuse every stream of a clear-text HTTP/2 connection behind the n-th with GOAWAY; 0: none")
 	closeIdle := flags.Bool("close-idle", false, "close keep-alive connections, unannounced, as soon as they are idle")
 	watch := flags.Bool("exit-on-stdin-eof", false, "end when standard input closes, so that the server dies with its parent")
 	catalogue := flags.Bool("catalogue", false, "print the list of scripts and end")
@@ -66,7 +67,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := fakeprovider.New()
-	plain, err := server.Listen(ctx, fakeprovider.Options{Address: *listen, HTTP2: *http2, CloseIdle: *closeIdle})
+	plain, err := server.Listen(ctx, fakeprovider.Options{Address: *listen, HTTP2: *http2, CloseIdle: *closeIdle, GoawayAfter: *goaway})
 	if err != nil {
 		return err
 	}
