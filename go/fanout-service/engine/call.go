@@ -144,8 +144,7 @@ func (c *call) push(event *fanout.Event, urgent bool) {
 		kept := &c.pending[last+1]
 		kept.Call, kept.At = c.spec.ID, c.newest
 		if isText(event.Type) {
-			kept.Text = append(c.spare[:0], event.Text...)
-			c.spare = nil
+			kept.Text = append(c.reuse(), event.Text...)
 		}
 	}
 	queued := c.queued
@@ -204,6 +203,13 @@ func (c *call) take(batch []fanout.Event) []fanout.Event {
 		}
 	}
 	return batch
+}
+
+// reuse returns an empty buffer, the one given back if there is one. The lock is held.
+func (c *call) reuse() []byte {
+	spare := c.spare
+	c.spare = nil
+	return spare[:0]
 }
 
 func (c *call) giveBack(text []byte) {

@@ -319,26 +319,6 @@ func TestAReaderThatFailsOrLeavesStopsEveryCall(t *testing.T) {
 	}
 }
 
-func TestAnIdIsTakenWhileInFlight(t *testing.T) {
-	release := make(chan struct{})
-	e, _ := newEngine(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
-		<-release
-		return done, nil
-	}, engine.Config{})
-	run, err := e.Start(t.Context(), request("r", 1), time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := e.Start(t.Context(), request("r", 1), time.Now()); !errors.Is(err, engine.ErrDuplicate) {
-		t.Errorf("the same id again: %v", err)
-	}
-	close(release)
-	if err := run.Read(t.Context(), func([]fanout.Event, *fanout.End) error { return nil }); err != nil {
-		t.Fatal(err)
-	}
-	read(t.Context(), t, e, request("r", 1)) // free again
-}
-
 func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
 	e, watched := newEngine(func(_ context.Context, call *fanout.Call, _ fanout.Key, _ fanout.Sink) (fanout.Answer, error) {
 		switch call.ID {
@@ -358,26 +338,4 @@ func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
 	if last := tr.last(t, "c1"); strings.Contains(last.Failure.Message(), "secret") || strings.Contains(watched.log.String(), "secret") {
 		t.Errorf("an error told too much: %s\n%s", last.Failure.Message(), watched.log.String())
 	}
-}
-
-func TestDrainWaitsForWhatIsInFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, _ := newEngine(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
-			time.Sleep(3 * time.Second)
-			return done, nil
-		}, engine.Config{})
-		go read(t.Context(), t, e, request("r", 1))
-		time.Sleep(time.Second)
-		short, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := e.Drain(short); err == nil {
-			t.Error("drained in one second what takes two")
-		}
-		if _, err := e.Start(t.Context(), request("s", 1), time.Now()); !errors.Is(err, engine.ErrDraining) {
-			t.Errorf("a new fan-out while draining: %v", err)
-		}
-		if err := e.Drain(t.Context()); err != nil {
-			t.Error(err)
-		}
-	})
 }

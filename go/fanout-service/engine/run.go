@@ -102,6 +102,9 @@ func (r *Run) Read(parent context.Context, emit func(events []fanout.Event, end 
 		if err := window.wait(parent, &batch); err != nil {
 			return err
 		}
+		if parent.Err() != nil { // what came in the same instant says only that the reader has left
+			return context.Cause(parent)
+		}
 		batch.collect(r.ready)
 		for i := range batch.events {
 			switch batch.events[i].Type {

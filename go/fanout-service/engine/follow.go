@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	fanout "rex/fanout-service"
+	"rex/fanout-service/cache"
+)
+
+// follow answers the call from a flight, and leaves it when the call ends first.
+func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
+	run, use := c.owner, c.spec.Cache
+	digest := use.Key
+	if !use.Read {
+		// Who wants a fresh answer follows none that may come from the cache.
+		digest += " fresh"
+	}
+	run.engine.works.Add(1)
+	follower := run.engine.cache.Join(ctx, run.request.Workspace, digest, run.deadline(),
+		func(ctx context.Context, flight *cache.Flight) {
+			defer run.engine.works.Done()
+			run.lead(ctx, c.spec, flight)
+		})
+	defer follower.Leave()
+	if !follower.Leads() {
+		run.engine.works.Done()
+	}
+	reader := &reader{
+		call: c, leads: follower.Leads(), joined: run.since(), shift: run.received.Sub(run.engine.epoch),
+		timing: fanout.NoTiming, record: record,
+	}
+	reader.timing.Queued = reader.joined
+	record.Cache = CacheMiss
+	if !reader.leads {
+		record.Cache = CacheShared
+	}
+	for events := []fanout.Event(nil); ; {
+		var err error
+		events, err = follower.Next(c.ctx, events[:0])
+		for i := range events {
+			if err == nil {
+				err = reader.read(&events[i])
+			}
+		}
+		if err != nil {
+			return reader.cut(err)
+		}
+		if last := &events[len(events)-1]; last.Type == fanout.Finished || last.Type == fanout.Failed {
+			return *last
+		}
+	}
+}
+
+// reader shows one call what happens in the flight that it follows. The call that started the
+// flight sees its attempts; they are the others' neither to pay nor to count, so to them it is a
+// replay of an answer that is not complete yet.
+type reader struct {
+	call   *call
+	leads  bool
+	joined time.Duration
+	shift  time.Duration // from the engine's epoch to the receipt of the call's request
+	record *CallRecord
+
+	began      bool
+	said       bool
+	attempt    int
+	timing     fanout.Timing
+	characters int
+}
+
+// read passes an event on to the call; the last one it only rewrites.
+func (r *reader) read(event *fanout.Event) error {
+	event.At = r.moment(event.At)
+	event.Timing = fanout.Timing{
+		Queued: r.moment(event.Timing.Queued), Admitted: r.moment(event.Timing.Admitted),
+		Connect:    r.moment(event.Timing.Connect),
+		FirstToken: r.moment(event.Timing.FirstToken), LastToken: r.moment(event.Timing.LastToken),
+	}
+	switch event.Type {
+	case fanout.Queued:
+		r.call.tell(event)
+	case fanout.Started:
+		r.start(event)
+	case fanout.Thought, fanout.Chunk:
+		return r.say(event)
+	case fanout.AttemptFailed:
+		if r.leads {
+			r.call.tell(event)
+		}
+	case fanout.Finished:
+		if event.CachedAge != fanout.Never {
+			r.record.Cache, r.record.Age = CacheHit, event.CachedAge
+		} else if !r.leads {
+			event.Attempt, event.CachedAge = 0, 0
+		}
+	case fanout.Failed:
+		if !r.leads {
+			event.Attempt, event.Usage = 0, nil
+		}
+	}
+	return nil
+}
+
+func (r *reader) start(event *fanout.Event) {
+	r.record.Target = event.Target
+	r.timing = event.Timing
+	if r.said {
+		r.call.startOver()
+	}
+	switch {
+	case r.leads:
+		r.attempt, r.record.Attempts = event.Attempt, event.Attempt
+	case r.began && !r.said:
+		return // nothing was shown of the attempt before
+	default:
+		event.Attempt, event.Reason = 0, fanout.Replay
+	}
+	r.began, r.said, r.characters = true, false, 0
+	r.call.tell(event)
+}
+
+func (r *reader) say(event *fanout.Event) error {
+	urgent := false
+	if event.Type == fanout.Chunk {
+		urgent = r.timing.FirstToken == fanout.Never
+		if urgent {
+			r.timing = event.Timing
+			r.timing.FirstToken = event.At
+		}
+		r.timing.LastToken = event.At
+		r.characters += codePoints(event.Text)
+	}
+	r.said = true
+	for !r.call.offer(event, urgent) {
+		if err := r.call.room(r.call.ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cut is the last event of a call that ended before the flight.
+func (r *reader) cut(err error) fanout.Event {
+	event := fanout.Event{
+		Type: fanout.Failed, At: r.call.owner.since(), Attempt: r.attempt, Failure: asFailure(err), Timing: r.timing,
+	}
+	if r.leads && r.characters > 0 && r.attempt > 0 {
+		event.Usage = &fanout.Usage{
+			InputTokens: estimate(r.call.spec.Characters()), OutputTokens: estimate(r.characters), Estimated: true,
+		}
+	}
+	return event
+}
+
+// moment turns one of the flight's into one of the call's, which cannot be before it joined.
+func (r *reader) moment(at time.Duration) time.Duration {
+	if at == fanout.Never {
+		return at
+	}
+	return max(at-r.shift, r.joined)
+}

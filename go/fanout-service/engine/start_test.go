@@ -1,0 +1,85 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	fanout "rex/fanout-service"
+	"rex/fanout-service/engine"
+)
+
+func TestAnIdIsTakenWhileInFlight(t *testing.T) {
+	release := make(chan struct{})
+	e, _ := newEngine(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
+		<-release
+		return done, nil
+	}, engine.Config{})
+	run, err := e.Start(t.Context(), request("r", 1), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Start(t.Context(), request("r", 1), time.Now()); !errors.Is(err, engine.ErrDuplicate) {
+		t.Errorf("the same id again: %v", err)
+	}
+	close(release)
+	if err := run.Read(t.Context(), func([]fanout.Event, *fanout.End) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	read(t.Context(), t, e, request("r", 1)) // free again
+}
+
+func TestDrainWaitsForWhatIsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
+			time.Sleep(3 * time.Second)
+			return done, nil
+		}, engine.Config{})
+		go read(t.Context(), t, e, request("r", 1))
+		time.Sleep(time.Second)
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := e.Drain(short); err == nil {
+			t.Error("drained in one second what takes two")
+		}
+		if _, err := e.Start(t.Context(), request("s", 1), time.Now()); !errors.Is(err, engine.ErrDraining) {
+			t.Errorf("a new fan-out while draining: %v", err)
+		}
+		if err := e.Drain(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTooMuchInFlightIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		e, w := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			_, err := reply{text: "0123456789"}.give(sink)
+			<-release
+			return done, err
+		}, engine.Config{MaxCalls: 3, MaxBytes: 15})
+		first, err := e.Start(t.Context(), request("a", 2), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Start(t.Context(), request("b", 2), time.Now()); !errors.Is(err, engine.ErrBusy) {
+			t.Errorf("a fourth call: %v", err)
+		}
+		synctest.Wait()
+		if stats := e.Stats(); stats.Calls != 2 || stats.Bytes != 20 || stats.Fanouts != 1 {
+			t.Errorf("%+v", stats)
+		}
+		if _, err := e.Start(t.Context(), request("b", 1), time.Now()); !errors.Is(err, engine.ErrBusy) {
+			t.Errorf("with 20 bytes waiting: %v", err)
+		}
+		close(release)
+		if err := first.Read(t.Context(), func([]fanout.Event, *fanout.End) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		read(t.Context(), t, e, request("b", 3))
+		w.settled(t, e)
+	})
+}
