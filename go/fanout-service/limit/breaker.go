@@ -52,15 +52,14 @@ type tally struct {
 
 // rest is how long the breaker lets no call through, 0 when it does.
 func (b *breaker) rest(now time.Time) time.Duration {
-	switch b.state {
-	case open:
+	switch {
+	case b.state == open:
 		return max(0, b.openUntil.Sub(now))
-	case halfOpen:
-		if b.probing {
-			return probeRest
-		}
+	case b.probing:
+		return probeRest
+	default:
+		return 0
 	}
-	return 0
 }
 
 // enter lets a call through that rest allowed, and returns its generation.

@@ -146,7 +146,9 @@ func (s *Shared) next(due bool) (batch []*command, wait time.Duration, ok bool) 
 	wait = time.Until(s.retryAt)
 	switch {
 	case s.Up():
-		batch, s.unsent, s.pending = append(s.unsent, s.pending...), nil, nil
+		batch = append(batch, s.unsent...)
+		batch = append(batch, s.pending...)
+		s.unsent, s.pending = nil, nil
 		wait = s.renewEvery
 		if due {
 			batch = append(batch, s.renewals()...)
@@ -155,8 +157,10 @@ func (s *Shared) next(due bool) (batch []*command, wait time.Duration, ok bool) 
 		// The probe. It gives back what was done with meanwhile and renews the rest, which Redis
 		// may never have heard of.
 		probe := &command{script: releaseScript, keys: []string{s.prefix + "limit:probe"}, args: []any{""}}
-		batch, s.unsent = append(s.unsent, probe), nil
+		batch = append(batch, s.unsent...)
+		batch = append(batch, probe)
 		batch = append(batch, s.renewals()...)
+		s.unsent = nil
 	}
 	if len(batch) == 0 && len(s.held) == 0 {
 		s.running = false

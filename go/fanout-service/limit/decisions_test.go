@@ -100,7 +100,7 @@ func TestOnlyComplaintsOfCrowdingCutTheBound(t *testing.T) {
 		{"overloaded", failed(fanout.Overloaded), 10, 7},
 		{"a 429 about calls at once", Outcome{Failure: crowded}, 7, 10},
 		{"a 429 that names no time", failed(fanout.RateLimited), 10, 7},
-		{"a 429 that names a time", after(fanout.RateLimited, time.Second), 10, 10},
+		{"a 429 that names a time", wish(time.Second), 10, 10},
 		{"server error", failed(fanout.ServerError), 10, 10},
 		{"stall", failed(fanout.TimeoutStall), 10, 10},
 		{"bad request", failed(fanout.InvalidRequest), 10, 10},

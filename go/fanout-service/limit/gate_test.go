@@ -17,8 +17,8 @@ func TestNothingIsSentBeforeTheMomentAProviderNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Config{}, nil, nil)
 		first, second := admit(t, l, askFor("a")), admit(t, l, askFor("a"))
-		first.Done(after(fanout.RateLimited, 20*time.Second))
-		second.Done(after(fanout.RateLimited, 5*time.Second)) // an earlier moment does not hold
+		first.Done(wish(20 * time.Second))
+		second.Done(wish(5 * time.Second)) // an earlier moment does not hold
 		opens := time.Now().Add(20 * time.Second)
 		if s := state(t, l); s.NotBefore.Before(opens) {
 			t.Errorf("%+v", s)
@@ -51,7 +51,7 @@ func TestAWishReachesThoseWhoWaitAlready(t *testing.T) {
 			lineUp(t, l, ask, served, fmt.Sprint(seconds))
 		}
 		begun := time.Now()
-		first.Done(after(fanout.RateLimited, time.Minute))
+		first.Done(wish(time.Minute))
 		synctest.Wait()
 		if len(served) != 2 {
 			t.Errorf("%d know that they cannot go", len(served))
@@ -123,7 +123,7 @@ func TestAStormOfRefusalsMeetsShutDoors(t *testing.T) {
 				most = max(most, atOnce)
 			}
 			refuse := sent%3 == 0 && sent < 400
-			wish := wishes[sent/3%len(wishes)]
+			named := wishes[sent/3%len(wishes)]
 			mu.Unlock()
 			if !refuse {
 				time.Sleep(time.Duration(500+rand.IntN(1000)) * time.Millisecond)
@@ -132,9 +132,9 @@ func TestAStormOfRefusalsMeetsShutDoors(t *testing.T) {
 			time.Sleep(50 * time.Millisecond) // for the refusal to travel
 			mu.Lock()
 			defer mu.Unlock()
-			wait := wish()
+			wait := named()
 			notBefore = later(notBefore, time.Now().Add(wait))
-			return after(fanout.RateLimited, wait)
+			return wish(wait)
 		}
 		var wg sync.WaitGroup
 		refusals := atomic.Int64{}
@@ -165,7 +165,7 @@ func TestAStormOfRefusalsMeetsShutDoors(t *testing.T) {
 			t.Errorf("%d at one moment", most)
 		}
 		last := askFor("a")
-		admit(t, l, last).Done(after(fanout.RateLimited, time.Hour))
+		admit(t, l, last).Done(wish(time.Hour))
 		last.Deadline = time.Now().Add(time.Minute)
 		if f := refused(t, l, last); f.Kind != fanout.RateLimited || f.RetryAfter < time.Hour {
 			t.Error(f)
@@ -179,7 +179,7 @@ func TestAStormOfRefusalsMeetsShutDoors(t *testing.T) {
 func TestBehindAGateOneGoesFirstAndTheRestFollowInSteps(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Config{}, nil, nil)
-		admit(t, l, askFor("a")).Done(after(fanout.RateLimited, 10*time.Second))
+		admit(t, l, askFor("a")).Done(wish(10 * time.Second))
 		var mu sync.Mutex
 		var moments []time.Time
 		var wg sync.WaitGroup
@@ -357,7 +357,7 @@ func TestTheLeastLoadedKeyThatIsNotToldToWaitIsUsed(t *testing.T) {
 			t.Fatalf("%d and %d", len(first), len(second))
 		}
 		for range 3 {
-			second[0].Done(after(fanout.RateLimited, time.Hour))
+			second[0].Done(wish(time.Hour))
 			second = second[1:]
 		}
 		first[0].Done(Outcome{})

@@ -63,8 +63,9 @@ func refused(t *testing.T, l *Limiter, ask Ask) *fanout.Failure {
 
 func failed(kind fanout.Kind) Outcome { return Outcome{Failure: fanout.Fail(kind, "")} }
 
-func after(kind fanout.Kind, wait time.Duration) Outcome {
-	return Outcome{Failure: &fanout.Failure{Kind: kind, Status: 429, RetryAfter: wait}}
+// wish is a 429 that names a time to wait.
+func wish(wait time.Duration) Outcome {
+	return Outcome{Failure: &fanout.Failure{Kind: fanout.RateLimited, Status: 429, RetryAfter: wait}}
 }
 
 // state is how model m at p stands with the first key.
@@ -255,8 +256,8 @@ func TestAModelThatIsFullHoldsNobodyElseUp(t *testing.T) {
 		second, third := admit(t, l, other), admit(t, l, other)
 		lineUp(t, l, other, served, "other") // the key is full
 		first.Done(Outcome{})
-		if <-served == <-served {
-			t.Error("one of them went twice")
+		if one, two := <-served, <-served; one == two {
+			t.Errorf("%s went twice", one)
 		}
 		if s := state(t, l); s.Limit != 1 || s.Queued != 0 {
 			t.Errorf("%+v", s)

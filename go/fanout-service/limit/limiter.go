@@ -90,7 +90,7 @@ func (r *room) wait(ctx context.Context, w *waiter, ask *Ask) (*Permit, error) {
 		defer timer.Stop()
 		deadline = timer.C
 	}
-	err := error(nil)
+	var err error
 	select {
 	case <-w.ready:
 		return w.permit, w.err

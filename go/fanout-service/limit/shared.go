@@ -65,8 +65,12 @@ type Shared struct {
 }
 
 // NewShared returns limits shared by all processes that use the same Redis and prefix. The client
-// should give up early and not repeat commands: see SetTimeouts.
+// should give up early and not repeat commands: see SetTimeouts. log may be
+// nil.
 func NewShared(client redis.UniversalClient, prefix string, log *slog.Logger) *Shared {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	name := make([]byte, 8)
 	_, _ = rand.Read(name) // never fails
 	s := &Shared{
@@ -201,12 +205,13 @@ func (s *Shared) fail(why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if s.up.CompareAndSwap(true, false) {
+	switch {
+	case s.up.CompareAndSwap(true, false):
 		s.log.Warn("Redis does not answer: each process keeps to its own limits", "reason", why)
 		s.downFor = downAtFirst
-	} else if now.Before(s.retryAt) {
+	case now.Before(s.retryAt):
 		return // the same failure, told by another
-	} else {
+	default:
 		s.downFor = min(2*s.downFor, downAtMost)
 	}
 	s.retryAt = now.Add(s.downFor + jitter(s.downFor/10))

@@ -91,7 +91,7 @@ func TestAWishReachesTheOtherProcesses(t *testing.T) {
 	address := redistest.Start(t)
 	one, other := replica(t, address, Config{}, time.Minute, 10*time.Second, nil), replica(t, address, Config{}, time.Minute, 10*time.Second, nil)
 	admit(t, other, askFor("a")).Done(Outcome{})
-	admit(t, one, askFor("a")).Done(after(fanout.RateLimited, time.Hour))
+	admit(t, one, askFor("a")).Done(wish(time.Hour))
 	admit(t, one, Ask{Target: fanout.Target{Provider: "q", Model: "m"}, Keys: oneKey}).Done(Outcome{}) // behind the wish on the line
 	ask := askFor("a")
 	ask.Target.Model = "other"

@@ -3,6 +3,7 @@ package redistest
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -49,7 +50,8 @@ func (s *Server) Restart() {
 	s.Kill()
 	host, port, _ := net.SplitHostPort(s.Addr)
 	output := &bytes.Buffer{}
-	process := exec.Command(s.program, "--bind", host, "--port", port, "--save", "", "--appendonly", "no",
+	process := exec.Command(s.program, //nolint:gosec,noctx // the program a developer named; Kill ends it
+		"--bind", host, "--port", port, "--save", "", "--appendonly", "no",
 		"--daemonize", "no", "--dir", s.t.TempDir())
 	process.Stdout, process.Stderr = output, output
 	if err := process.Start(); err != nil {
@@ -68,11 +70,11 @@ func (s *Server) Restart() {
 }
 
 func (s *Server) answers() bool {
-	connection, err := net.DialTimeout("tcp", s.Addr, time.Second)
+	connection, err := (&net.Dialer{Timeout: time.Second}).DialContext(context.Background(), "tcp", s.Addr)
 	if err != nil {
 		return false
 	}
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()
 	_ = connection.SetDeadline(time.Now().Add(time.Second))
 	if _, err := fmt.Fprint(connection, "PING\r\n"); err != nil {
 		return false
@@ -127,10 +129,10 @@ func find(t testing.TB) string {
 // freeAddress is free now; that somebody takes it before the server does is possible and rare.
 func freeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
 }
