@@ -27,6 +27,7 @@ class Extent:
     whole: tuple[tuple[float, float], ...]
     streams: tuple[int, ...]
     hold_s: float
+    settle_s: float
     chunk_streams: tuple[int, ...]
     chunk_s: float
     chunk_rounds: int
@@ -47,6 +48,7 @@ FULL = Extent(
     whole=((20, 2), (150, 2)),
     streams=(1_000, 5_000, 10_000),
     hold_s=4,
+    settle_s=5,
     chunk_streams=(200, 1_000),
     chunk_s=4,
     chunk_rounds=3,
@@ -66,6 +68,7 @@ QUICK = Extent(
     whole=((20, 0.5),),
     streams=(100,),
     hold_s=0.5,
+    settle_s=0.5,
     chunk_streams=(100,),
     chunk_s=0.5,
     chunk_rounds=1,

@@ -123,7 +123,7 @@ def memory(bench: Bench) -> list[dict[str, Any]]:
             per_second=streams / 10 / opening,
             seconds=extent.hold_s,
             chunks=chunks,
-            settle=5,
+            settle=extent.settle_s,
         )
         if one is None:
             continue

@@ -103,6 +103,8 @@ def _litellm(layout: Layout, stack: Stack, upstream: str, models: Mapping[str, s
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_MODE": "PRODUCTION",
         "LITELLM_LOG": "ERROR",
+        # It asks for a key of its own otherwise, and checking one costs time.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
     }
     program = stack.listening("litellm", command, env, port)
     return Peer(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 _PINNED = re.compile(r"^([a-z0-9._-]+==[^ ;\\]+)", re.MULTILINE | re.IGNORECASE)
-_LOCKS = ("boot", "go", "node", "qwen", "run", "test", "check")
+_LOCKS = ("boot", "go", "node", "qwen", "run", "test", "check", "peers")
 
 
 def _pins(checkout: Path, name: str) -> set[str]:
@@ -31,7 +31,7 @@ def test_a_higher_level_contains_the_lower_one(checkout: Path, smaller: str, lar
     assert _pins(checkout, smaller) < _pins(checkout, larger)
 
 
-@pytest.mark.parametrize("folder", [".", "requirements/chromium"])
+@pytest.mark.parametrize("folder", [".", "requirements/chromium", "requirements/portkey"])
 def test_the_npm_locks_have_integrity_and_no_address(checkout: Path, folder: str) -> None:
     lock = json.loads((checkout / folder / "package-lock.json").read_text())
     packages = {name: entry for name, entry in lock["packages"].items() if name}
