@@ -11,6 +11,8 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -270,6 +272,28 @@ func TestMetricsTellOfCallsAndOfTheStateOfEveryPart(t *testing.T) {
 	}
 	if strings.Contains(page, canary) || strings.Contains(page, promptCanary) {
 		t.Error("metrics tell a key or a prompt")
+	}
+}
+
+func TestTheDocumentedMetricsAreThoseThatAreShown(t *testing.T) {
+	readme, err := os.ReadFile("../../telemetry/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var documented, shown []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z]+) \\|").FindAllStringSubmatch(string(readme), -1) {
+		documented = append(documented, row[1]+" "+row[2])
+	}
+	service := start(t, map[string]string{"REX_REDIS_URL": "redis://127.0.0.1:1", "OTEL_ENABLED": "1"}).quiet()
+	defer service.end()
+	_, page := get(t, service.url+"/metrics")
+	for _, line := range regexp.MustCompile(`(?m)^# TYPE (rex_\S+ [a-z]+)$`).FindAllStringSubmatch(page, -1) {
+		shown = append(shown, line[1])
+	}
+	slices.Sort(documented)
+	slices.Sort(shown)
+	if !slices.Equal(documented, shown) {
+		t.Errorf("documented %v\nshown      %v", documented, shown)
 	}
 }
 
