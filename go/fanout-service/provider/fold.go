@@ -192,8 +192,10 @@ func (f *fold) answer() fanout.Answer {
 	}
 }
 
+// told is nil for a count nobody made. No prompt is empty and no complete answer is, so a zero
+// is no count either: proxies send them for what they do not know.
 func told(n int64) *int64 {
-	if n < 0 {
+	if n <= 0 {
 		return nil
 	}
 	return &n

@@ -71,6 +71,18 @@ var recorded = []providertest.Recorded{
 		Want:     fanout.Answer{FinishReason: fanout.FinishToolCalls},
 		Complete: called + "\n\n",
 	},
+	{
+		Name: "LiteLLM's proxy, which counts at the end",
+		Stream: event("message_start", `{"type": "message_start", "message": {"id": "msg_0", "type": "message", "role": "assistant", "content": [], "model": "ok", `+
+			`"stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 0, "output_tokens": 0, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}}}`) +
+			event("content_block_start", `{"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}`) +
+			event("content_block_delta", `{"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "result"}}`) +
+			event("content_block_stop", `{"type": "content_block_stop", "index": 0}`) +
+			event("message_delta", late) + event("message_stop", `{"type": "message_stop"}`),
+		Text:     "result",
+		Want:     fanout.Answer{FinishReason: fanout.FinishLength, InputTokens: ptr[int64](1), OutputTokens: ptr[int64](2)},
+		Complete: late + "\n\n",
+	},
 }
 
 var subject = providertest.Subject{

@@ -22,6 +22,8 @@ const (
 		`"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":7,"totalTokenCount":16,"cachedContentTokenCount":4},"modelVersion":"m"}`
 	thought = `{"candidates":[{"content":{"parts":[{"text":"","thoughtSignature":"CiQ"}],"role":"model"},"finishReason":"MAX_TOKENS"}],` +
 		`"usageMetadata":{"promptTokenCount":5,"candidatesTokenCount":2,"thoughtsTokenCount":30,"totalTokenCount":37}}`
+	zeros = `{"candidates": [{"content": {"parts": [], "role": "model"}, "finishReason": "MAX_TOKENS", "index": 0, "safetyRatings": []}], ` +
+		`"usageMetadata": {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0}}`
 	bare = `{"candidates":[{"finishReason":"SOMETHING_NEW"}]}`
 )
 
@@ -53,6 +55,14 @@ var recorded = []providertest.Recorded{
 		Text:     "Hi",
 		Want:     fanout.Answer{FinishReason: fanout.FinishStop},
 		Complete: bare + "\n\n",
+	},
+	{
+		Name: "LiteLLM's proxy, which counts nothing",
+		Stream: event(`{"candidates": [{"content": {"parts": [{"text": "result"}], "role": "model"}, "finishReason": null, "index": 0, "safetyRatings": []}]}`) +
+			event(zeros),
+		Text:     "result",
+		Want:     fanout.Answer{FinishReason: fanout.FinishLength},
+		Complete: zeros + "\n\n",
 	},
 }
 
