@@ -23,6 +23,7 @@ const (
 	stopped = `{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":12}}`
 	thought = `{"type":"message_delta","delta":{"stop_reason":"max_tokens","stop_sequence":null},"usage":{"input_tokens":25,` +
 		`"cache_creation_input_tokens":null,"cache_read_input_tokens":null,"output_tokens":40,"output_tokens_details":{"thinking_tokens":30}}}`
+	late   = `{"type": "message_delta", "delta": {"stop_reason": "max_tokens"}, "usage": {"input_tokens": 1, "output_tokens": 2}}`
 	called = `{"type":"message_delta","delta":{"stop_reason":"tool_use"},"usage":{"input_tokens":-1,"output_tokens":"x"}}`
 )
 
