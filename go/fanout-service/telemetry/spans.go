@@ -71,7 +71,7 @@ func (s *spans) Call(ctx context.Context, _ *fanout.Request, call *fanout.Call) 
 			providerName(record.Target.Provider), semconv.GenAIRequestModel(record.Target.Model),
 			attrAttemptsMade.Int(record.Attempts), attrCacheResult.String(string(record.Cache)),
 			attrOutcome.String(record.Outcome))...)
-		fail(span, record.Failure)
+		fail(span, record.Outcome, record.Failure)
 	}
 }
 
@@ -109,7 +109,7 @@ func (s *spans) Attempt(ctx context.Context, _ *fanout.Request, call *fanout.Cal
 				semconv.GenAIUsageOutputTokens(int(record.Usage.OutputTokens)))
 		}
 		span.SetAttributes(attrs...)
-		fail(span, record.Failure)
+		fail(span, record.Outcome, record.Failure)
 	}
 }
 
@@ -129,16 +129,17 @@ func appendParams(attrs []attribute.KeyValue, params *fanout.Params) []attribute
 	return attrs
 }
 
-// fail marks a span whose call or attempt failed. What somebody stopped on purpose is no error.
-func fail(span trace.Span, failure *fanout.Failure) {
+// fail marks a span whose call or attempt failed. What somebody stopped on purpose is no error, nor
+// is that a reader left, whatever failure that made.
+func fail(span trace.Span, outcome string, failure *fanout.Failure) {
 	if failure == nil {
 		return
 	}
-	span.SetAttributes(semconv.ErrorTypeKey.String(string(failure.Kind)))
+	span.SetAttributes(semconv.ErrorTypeKey.String(outcome))
 	if failure.Status != 0 {
 		span.SetAttributes(semconv.HTTPResponseStatusCode(failure.Status))
 	}
-	if !stopped(string(failure.Kind)) {
+	if !stopped(outcome) {
 		span.SetStatus(codes.Error, failure.Message())
 	}
 }

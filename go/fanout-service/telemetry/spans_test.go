@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	fanout "rex/fanout-service"
+	"rex/fanout-service/engine"
 	"rex/fanout-service/telemetry"
 )
 
@@ -80,7 +81,8 @@ func TestSpansOfAFanoutContinueTheTraceOfItsRequest(t *testing.T) {
 		observe(r.Context(), spans, request, refused(fanout.Overloaded, 529), answered())
 		ctx, over := spans.Attempt(r.Context(), request, &request.Calls[0], &attempt)
 		telemetry.PassTrace(ctx, passed)
-		record := refused(fanout.StopUser, 0)
+		record := refused(fanout.Internal, 0)
+		record.Outcome = engine.OutcomeReaderGone
 		over(&record)
 	}))
 	r := httptest.NewRequest(http.MethodPost, "/fanout", nil)
@@ -115,7 +117,7 @@ func TestSpansOfAFanoutContinueTheTraceOfItsRequest(t *testing.T) {
 			"gen_ai.request.temperature": "0.2", "gen_ai.usage.input_tokens": "7", "gen_ai.usage.output_tokens": "12",
 			"rex.first_token_ms": "40", "rex.queue_ms": "5", "rex.key.id": "0a1b2c3d", "rex.outcome": "finished",
 		},
-		{"error.type": "stop.user"},
+		{"error.type": "reader_gone"},
 	} {
 		got := attributes(chats[i].GetAttributes())
 		for name, value := range want {
