@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -21,9 +22,12 @@ const (
 // script's options puts them, and the method, into the query.
 func newGemini(r *http.Request) *gemini {
 	rest := r.PathValue("call")
-	if !strings.Contains(rest, ":") && strings.Contains(r.URL.RawQuery, ":") {
-		query, _, _ := strings.Cut(r.URL.RawQuery, "?alt=")
-		rest += "?" + query
+	if query, err := url.PathUnescape(r.URL.RawQuery); err == nil {
+		for _, method := range []string{geminiStream, geminiWhole} {
+			if options, _, found := strings.Cut(query, ":"+method); found {
+				return &gemini{model: rest + "?" + options, method: method}
+			}
+		}
 	}
 	at := strings.LastIndexByte(rest, ':')
 	if at < 0 {

@@ -276,6 +276,7 @@ func TestGeminisPathCarriesTheOptions(t *testing.T) {
 		"ok%3Fwords=2&seed=3:streamGenerateContent?alt=sse",
 		"ok%3Fwords%3D2%26seed%3D3:streamGenerateContent?alt=sse",
 		"ok?words=2&seed=3:streamGenerateContent?alt=sse",
+		"ok?words=2&seed=3%3AstreamGenerateContent&alt=sse",
 	} {
 		request := u.request(t.Context(), "gemini", "x", true)
 		target, err := url.Parse(u.at.URL + "/v1beta/models/" + path)
