@@ -284,3 +284,27 @@ func TestLogsAndSpansTellWhoAskedWhomAndNothingThatWasSaid(t *testing.T) {
 		}
 	}
 }
+
+func TestProvidersAreToldTheTraceUnlessTheOperatorForbidsIt(t *testing.T) {
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	defer collector.Close()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
+	traceparents := make(chan string, 1)
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		traceparents <- r.Header.Get("Traceparent")
+		w.WriteHeader(http.StatusBadRequest)
+	}))
+	defer upstream.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	for pass, told := range map[string]bool{"1": true, "0": false} {
+		service := start(t, map[string]string{
+			"REX_PROVIDER_FAKE_BASE_URL": upstream.URL, "OTEL_ENABLED": "1", "REX_FANOUT_TRACE_PROVIDERS": pass,
+		}).quiet()
+		response := service.ask("m")
+		if got := <-traceparents; (got != "") != told {
+			t.Errorf("REX_FANOUT_TRACE_PROVIDERS=%s: traceparent %q", pass, got)
+		}
+		_ = response.Body.Close()
+		service.end()
+	}
+}
