@@ -64,7 +64,8 @@ var recorded = []providertest.Recorded{
 	},
 	{
 		Name: "a tool call behind text, with a nonsense usage and no end",
-		Stream: event("content_block_delta", `{"delta":{"text":"Look","type":"text_delta"},"index":0,"type":"content_block_delta"}`) +
+		Stream: event("message_start", `{"type":"message_start","message":{"usage":{"input_tokens":-1,"output_tokens":1}}}`) +
+			event("content_block_delta", `{"delta":{"text":"Look","type":"text_delta"},"index":0,"type":"content_block_delta"}`) +
 			event("content_block_start", `{"type":"content_block_start","index":1,"content_block":{"type":"tool_use","id":"t","name":"n","input":{}}}`) +
 			event("content_block_delta", `{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"{\"a\":"}}`) +
 			event("message_delta", called),

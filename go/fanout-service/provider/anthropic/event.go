@@ -14,8 +14,9 @@ func (wire) Event(data []byte, into *provider.Delta) error {
 		switch string(w.Key()) {
 		case "type":
 			kind, _ = w.String()
-		case "message": // of message_start: the answer so far, which holds the input's count
+		case "message": // of message_start: the answer so far, whose count of the output is none yet
 			answer(&w, into)
+			into.Usage.Output = -1
 		case "content_block", "delta":
 			piece(&w, into)
 		case "usage":

@@ -34,27 +34,36 @@ func read(data []byte, d *provider.Delta) error {
 	return w.End()
 }
 
-// candidates reads the first candidate; more than one is never asked for.
+// candidates reads the candidate with index 0, which is the first where there are no numbers. More
+// than one is never asked for.
 func candidates(w *jsonwalk.Cursor, d *provider.Delta) {
-	first := true
-	for w.List(); w.More(']'); first = false {
-		if !first {
-			w.Skip()
-			continue
-		}
-		for w.Object(); w.More('}'); {
-			switch string(w.Key()) {
-			case "content":
-				message(w, d)
-			case "finishReason":
-				if reason, ok := w.String(); ok {
-					d.Finish = finish(reason)
-				}
-			default:
-				w.Skip()
-			}
+	index := int64(0)
+	for w.List(); w.More(']'); index++ {
+		before := *d
+		if of := candidate(w, d); of > 0 || of < 0 && index > 0 {
+			*d = before
 		}
 	}
+}
+
+// candidate returns its index, -1 when it has none.
+func candidate(w *jsonwalk.Cursor, d *provider.Delta) (index int64) {
+	index = -1
+	for w.Object(); w.More('}'); {
+		switch string(w.Key()) {
+		case "content":
+			message(w, d)
+		case "finishReason":
+			if reason, ok := w.String(); ok {
+				d.Finish = finish(reason)
+			}
+		case "index":
+			index = w.Count()
+		default:
+			w.Skip()
+		}
+	}
+	return index
 }
 
 // message reads the content of a candidate: a list of parts.

@@ -51,6 +51,7 @@ var recorded = []providertest.Recorded{
 	{
 		Name: "an odd end, then a nonsense usage",
 		Stream: event(`{"candidates":[{"content":{"role":"model","parts":[{"text":"Hi"}]},"finishReason":null,"safetyRatings":[{"category":"x"}]},{"content":{"parts":[{"text":"no"}]}}]}`) +
+			event(`{"candidates":[{"content":{"parts":[{"text":"no"}]},"finishReason":"SAFETY","index":1}]}`) +
 			event(bare) + event(`{"usageMetadata":{"promptTokenCount":-4,"candidatesTokenCount":"many"}}`),
 		Text:     "Hi",
 		Want:     fanout.Answer{FinishReason: fanout.FinishStop},

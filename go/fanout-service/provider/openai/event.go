@@ -43,27 +43,36 @@ func read(data []byte, name string, d *provider.Delta) error {
 	return w.End()
 }
 
-// choices reads the first choice; more than one is never asked for.
+// choices reads the choice with index 0, which is the first where there are no numbers. More than one
+// is never asked for.
 func choices(w *jsonwalk.Cursor, name string, d *provider.Delta) {
-	first := true
-	for w.List(); w.More(']'); first = false {
-		if !first {
-			w.Skip()
-			continue
-		}
-		for w.Object(); w.More('}'); {
-			switch key := w.Key(); {
-			case string(key) == name:
-				piece(w, d)
-			case string(key) == "finish_reason":
-				if reason, ok := w.String(); ok && len(reason) > 0 {
-					d.Finish = finish(reason)
-				}
-			default:
-				w.Skip()
-			}
+	index := int64(0)
+	for w.List(); w.More(']'); index++ {
+		before := *d
+		if of := choice(w, name, d); of > 0 || of < 0 && index > 0 {
+			*d = before
 		}
 	}
+}
+
+// choice returns its index, -1 when it has none.
+func choice(w *jsonwalk.Cursor, name string, d *provider.Delta) (index int64) {
+	index = -1
+	for w.Object(); w.More('}'); {
+		switch key := w.Key(); {
+		case string(key) == name:
+			piece(w, d)
+		case string(key) == "finish_reason":
+			if reason, ok := w.String(); ok && len(reason) > 0 {
+				d.Finish = finish(reason)
+			}
+		case string(key) == "index":
+			index = w.Count()
+		default:
+			w.Skip()
+		}
+	}
+	return index
 }
 
 func finish(reason []byte) provider.Finish {

@@ -64,10 +64,11 @@ var recorded = []providertest.Recorded{
 		Complete: `"completion_tokens":8}}` + "\n\n",
 	},
 	{
-		Name: "OpenRouter, reasoning under two names and a nonsense usage",
+		Name: "reasoning under two names, other choices, a nonsense usage",
 		Stream: ": OPENROUTER PROCESSING\n\n" +
 			`data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"","reasoning":"So","reasoning_content":"So"}}]}` + "\n\n" +
-			`data: {"choices":[{"index":0,"delta":{"content":"Done"},"finish_reason":null,"native_finish_reason":null}]}` + "\n\n" +
+			`data: {"choices":[{"delta":{"content":"no"},"finish_reason":"stop","index":1},{"delta":{"content":"Do"},"index":0}]}` + "\n\n" +
+			`data: {"choices":[{"delta":{"content":"ne"}},{"delta":{"content":"no"}}]}` + "\n\n" +
 			`data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":"tool_calls"}]}` + "\n\n" +
 			`data: {"choices":[],"usage":{"prompt_tokens":-4,"completion_tokens":"many","completion_tokens_details":null}}` + "\n\n" +
 			"data: [DONE]\n\n",
