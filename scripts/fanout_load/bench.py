@@ -15,7 +15,9 @@ PROVIDER = "load"
 # The upstream's answers that single calls get: paced text, and text in one piece.
 STREAMED = "paced?first_ms=50&delay_ms=10&chunks=64"
 WHOLE = "paced?first_ms=20&chunks=64"
-MODELS = {"streamed": STREAMED, "whole": WHOLE}
+# Twelve seconds: longer than anybody is given to close it, and not for ever where nobody does.
+LONG = "paced?first_ms=50&delay_ms=100&chunks=120"
+MODELS = {"streamed": STREAMED, "whole": WHOLE, "long": LONG}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,31 +3,30 @@
 from typing import Any
 from uuid import uuid4
 
-from fanout_load.bench import Bench
+from fanout_load.bench import LONG, Bench
 from fanout_load.figures import shown, spread, table
-
-_ENDLESS = "paced?first_ms=50&delay_ms=50&chunks=100000"
 
 
 def leaving(bench: Bench) -> list[dict[str, Any]]:
     """How long after the end of interest the upstream saw the last of so many calls closed."""
     found = [
-        _leave(bench, "service", how, bench.ours(_ENDLESS), 100)
+        _leave(bench, "service", how, bench.ours(LONG), 100)
         for how in ("disconnect", "cancel", "deadline")
     ]
-    found.append(_leave(bench, "proxy", "disconnect", bench.proxied(_ENDLESS), 1))
-    # TensorZero knows only models it was configured with.
-    streamed = "paced?first_ms=50&delay_ms=10&chunks=64"
-    for name in bench.peers:
-        model = streamed if name == "tensorzero" else _ENDLESS
-        found.append(_leave(bench, name, "disconnect", bench.peer(name, model), 1))
+    found.append(_leave(bench, "proxy", "disconnect", bench.proxied(LONG), 1))
+    found += [
+        _leave(bench, name, "disconnect", bench.peer(name, LONG), 1, rounds=1)
+        for name in bench.peers
+    ]
     return found
 
 
-def _leave(bench: Bench, name: str, how: str, target: dict[str, Any], width: int) -> dict[str, Any]:
-    rounds = []
+def _leave(
+    bench: Bench, name: str, how: str, target: dict[str, Any], width: int, rounds: int = 0
+) -> dict[str, Any]:
+    found = []
     calls = bench.extent.leaving_calls
-    for _ in range(bench.extent.chunk_rounds):
+    for _ in range(rounds or bench.extent.chunk_rounds):
         one = bench.measure(
             "leave",
             target=target,
@@ -38,14 +37,14 @@ def _leave(bench: Bench, name: str, how: str, target: dict[str, Any], width: int
             deadline_ms=1500,
         )
         if one is not None:
-            rounds.append(one)
+            found.append(one)
     entry: dict[str, Any] = {
         "target": name,
         "how": how,
         "calls": calls,
-        "opened": [one["opened"] for one in rounds],
-        "closed": [one["closed"] for one in rounds],
-        "last_ms": spread(one["last_ms"] for one in rounds),
+        "opened": [one["opened"] for one in found],
+        "closed": [one["closed"] for one in found],
+        "last_ms": spread(one["last_ms"] for one in found),
     }
     bench.say(f"    {name}, {how}: {shown(entry['last_ms']['median'], 1)} ms, {entry['closed']}")
     return entry

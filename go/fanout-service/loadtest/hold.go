@@ -55,7 +55,7 @@ func (h Hold) Run(ctx context.Context) (HoldResult, error) {
 	c := newClient(h.Target)
 	defer c.close()
 	upstream := upstreamAt(h.Upstream)
-	before, err := upstream.counts(ctx)
+	before, err := upstream.rest(ctx)
 	if err != nil {
 		return HoldResult{}, err
 	}
@@ -82,7 +82,7 @@ func (h Hold) Run(ctx context.Context) (HoldResult, error) {
 		return c.Begun-before.Begun >= int64(h.Streams)
 	})
 	// Fewer are held when some could not be opened; their failures tell why.
-	result.Open = int(all.Open - before.Open)
+	result.Open = int(all.Open)
 	h.steady(ctx, upstream, &result)
 	asking.Wait()
 	result.Failures, result.Chunks, result.Short = tally.failures, tally.chunks, int(short.Load())

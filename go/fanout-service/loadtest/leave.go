@@ -43,7 +43,7 @@ func (l Leave) Run(ctx context.Context) (LeaveResult, error) {
 	c := newClient(l.Target)
 	defer c.close()
 	upstream := upstreamAt(l.Upstream)
-	before, err := upstream.counts(ctx)
+	before, err := upstream.rest(ctx)
 	if err != nil {
 		return LeaveResult{}, err
 	}
@@ -69,9 +69,9 @@ func (l Leave) Run(ctx context.Context) (LeaveResult, error) {
 	left := time.Now().Add(deadline)
 	meter := begin(l.Target)
 	opened, ok := upstream.until(ctx, leaveLimit, func(c fakeprovider.Counts) bool {
-		return c.Open-before.Open >= int64(l.Calls)
+		return c.Open >= int64(l.Calls)
 	})
-	result := LeaveResult{Opened: int(opened.Open - before.Open)}
+	result := LeaveResult{Opened: int(opened.Open)}
 	if !ok {
 		return result, errors.New("not all streams were opened")
 	}

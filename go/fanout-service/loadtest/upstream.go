@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strconv"
@@ -157,6 +158,22 @@ func (u upstreamAt) get(ctx context.Context, path string, into any) error {
 	}
 	defer func() { _ = response.Body.Close() }()
 	return json.NewDecoder(response.Body).Decode(into)
+}
+
+// restLimit is how long streams of an earlier measurement may take to end.
+const restLimit = 30 * time.Second
+
+// rest waits until no stream is open and returns the counts of that moment: what an earlier
+// measurement left must not count for the next.
+func (u upstreamAt) rest(ctx context.Context) (fakeprovider.Counts, error) {
+	if _, err := u.counts(ctx); err != nil {
+		return fakeprovider.Counts{}, err
+	}
+	counts, ok := u.until(ctx, restLimit, func(c fakeprovider.Counts) bool { return c.Open == 0 })
+	if !ok {
+		return counts, fmt.Errorf("%d streams of an earlier measurement are still open", counts.Open)
+	}
+	return counts, nil
 }
 
 // until asks every few milliseconds whether the counts are as wanted, up to a limit.
