@@ -2,7 +2,9 @@ package fakeprovider
 
 import (
 	"bytes"
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -13,7 +15,7 @@ var answers = []script{
 		s.stream(split(s.asked.last), 10, "stop")
 	}},
 	{name: "echo-request", does: "Repeats the whole request body.", streams: completely, run: func(s *session) {
-		s.stream([]string{string(s.asked.body)}, 10, "stop")
+		s.stream(slices.Values([]string{string(s.asked.body)}), 10, "stop")
 	}},
 	{name: "long", does: "200 words, 5 ms apart.", streams: completely, run: func(s *session) { s.stream(words(s, 200), 5, "stop") }},
 	{name: "prose-<n>", does: "n paragraphs of four seeded sentences.", streams: completely, run: func(s *session) {
@@ -44,7 +46,7 @@ var answers = []script{
 	}},
 	{name: "interleaved", does: "Reasoning, words, reasoning, words.", streams: completely, run: func(s *session) {
 		s.open()
-		for _, piece := range words(s, 4) {
+		for piece := range words(s, 4) {
 			s.think("hmm ")
 			s.say(piece)
 		}
@@ -84,7 +86,7 @@ var passage = strings.Repeat("and so on ", 450)
 func ok(s *session) { s.stream(words(s, 12), 10, "stop") }
 
 // stream is a whole regular answer, at the script's pace.
-func (s *session) stream(pieces []string, delayMS int, finish string) {
+func (s *session) stream(pieces iter.Seq[string], delayMS int, finish string) {
 	s.open()
 	s.sleep(s.ms("first_ms", 0))
 	if s.thoughts(s.number("think", 0)) {
@@ -92,7 +94,7 @@ func (s *session) stream(pieces []string, delayMS int, finish string) {
 	}
 }
 
-func (s *session) rest(pieces []string, delayMS int, finish string) {
+func (s *session) rest(pieces iter.Seq[string], delayMS int, finish string) {
 	if s.pieces(pieces, delayMS) {
 		s.complete(finish)
 	}
@@ -111,8 +113,9 @@ func (s *session) thoughts(n int) bool {
 
 // pieces writes the given pieces and says whether the answer goes on: max_tokens cuts like a
 // provider would, and the answer ends with finish reason length.
-func (s *session) pieces(pieces []string, delayMS int) bool {
-	for i, piece := range pieces {
+func (s *session) pieces(pieces iter.Seq[string], delayMS int) bool {
+	i := 0
+	for piece := range pieces {
 		if s.asked.maxTokens > 0 && i >= s.asked.maxTokens {
 			s.complete("length")
 			return false
@@ -121,6 +124,7 @@ func (s *session) pieces(pieces []string, delayMS int) bool {
 			return false
 		}
 		s.say(piece)
+		i++
 	}
 	return !s.gone
 }
@@ -152,7 +156,7 @@ func (s *session) bigLine(size int) {
 func drip(s *session) {
 	s.open()
 	size := max(1, s.number("bytes", 7))
-	for _, piece := range words(s, 3) {
+	for piece := range words(s, 3) {
 		s.sent++
 		if !s.asked.stream {
 			s.said.WriteString(piece)

@@ -2,6 +2,7 @@ package fakeprovider
 
 import (
 	"net/http"
+	"slices"
 )
 
 // content is odd: what a provider may send in a well-framed stream.
@@ -70,7 +71,7 @@ var content = []script{
 	{name: "done-without-finish", does: "What stands last, without a finish reason.", on: "openai anthropic", streams: short, whole: broken, run: func(s *session) { s.some(12); s.done() }},
 	{name: "odd-unicode", does: "U+0000, lone surrogates, and a pair cut in two.", streams: completely, run: oddUnicode},
 	{name: "strange-scripts", does: "Text from right to left, zero-width marks, combining marks, a BOM inside.", streams: completely, run: func(s *session) {
-		s.stream([]string{"שלום ", "\u202emirror\u202c ", "zero\u200b\u200d\ufeffwidth ", "Z\u0351\u036bal\u0334go"}, 1, "stop")
+		s.stream(slices.Values([]string{"שלום ", "\u202emirror\u202c ", "zero\u200b\u200d\ufeffwidth ", "Z\u0351\u036bal\u0334go"}), 1, "stop")
 	}},
 	{name: "invalid-utf8", does: "Bytes that are not UTF-8.", streams: completely, run: func(s *session) {
 		s.open()

@@ -46,7 +46,7 @@ var framings = []script{
 	{name: "split-utf8", does: "A piece with text outside ASCII, a byte at a time.", streams: completely, run: splitUTF8},
 	{name: "pings", does: "Pings between the words.", streams: completely, run: func(s *session) {
 		s.open()
-		for _, piece := range words(s, 12) {
+		for piece := range words(s, 12) {
 			s.say(piece)
 			if s.asked.stream {
 				s.wire.ping(s)

@@ -1,6 +1,7 @@
 package fakeprovider
 
 import (
+	"iter"
 	"math/rand/v2"
 	"strings"
 )
@@ -30,23 +31,23 @@ func (s *session) random() *rand.Rand {
 	return rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // a script repeats itself
 }
 
-// words is the script's answer in pieces of one word: n words, or what chunks= or words= asks.
-func words(s *session, n int) []string {
+// words is the script's answer in pieces of one word: n words, or what chunks= or words= asks. They
+// are drawn one by one, so that an answer may have millions.
+func words(s *session, n int) iter.Seq[string] {
 	n = s.number("words", s.number("chunks", n))
-	random := s.random()
-	out := make([]string, n)
-	for i := range out {
-		from := spaced
-		if i == 0 {
-			from = lexicon
+	return func(yield func(string) bool) {
+		random, from := s.random(), lexicon
+		for range n {
+			if !yield(from[random.IntN(len(from))]) {
+				return
+			}
+			from = spaced
 		}
-		out[i] = from[random.IntN(len(from))]
 	}
-	return out
 }
 
 // prose is n paragraphs of four seeded sentences, in pieces of one word.
-func prose(s *session, paragraphs int) []string {
+func prose(s *session, paragraphs int) iter.Seq[string] {
 	random := s.random()
 	pick := func(from []string) string { return from[random.IntN(len(from))] }
 	var text strings.Builder
@@ -65,15 +66,17 @@ func prose(s *session, paragraphs int) []string {
 }
 
 // split cuts text before each space, so that the pieces joined are the text.
-func split(text string) []string {
-	var out []string
-	for text != "" {
-		cut := strings.IndexByte(text[1:], ' ') + 1
-		if cut == 0 {
-			cut = len(text)
+func split(text string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for rest := text; rest != ""; {
+			cut := strings.IndexByte(rest[1:], ' ') + 1
+			if cut == 0 {
+				cut = len(rest)
+			}
+			if !yield(rest[:cut]) {
+				return
+			}
+			rest = rest[cut:]
 		}
-		out = append(out, text[:cut])
-		text = text[cut:]
 	}
-	return out
 }
