@@ -220,7 +220,7 @@ func TestAServiceIsNotReadyUntilItSaysSo(t *testing.T) {
 		options.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "rex 1\n") })
 	})
 	get := func(path string, status int) *http.Response {
-		response, err := s.client.Get(s.url + path) //nolint:noctx // it answers at once
+		response, err := s.client.Get(s.url + path)
 		if err != nil {
 			t.Fatal(err)
 		}
