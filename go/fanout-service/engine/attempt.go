@@ -201,10 +201,7 @@ func (a *attempt) Text(escaped []byte, characters int) error {
 		return err
 	}
 	a.work.said = true
-	if kept := a.work.kept; kept != nil {
-		kept.entry.Text = append(kept.entry.Text, escaped...)
-		kept.entry.Characters += characters
-	}
+	a.work.collect(fanout.Chunk, escaped, characters)
 	return nil
 }
 
@@ -216,9 +213,7 @@ func (a *attempt) Thought(escaped []byte, _ int) error {
 	if err := a.say(fanout.Thought, escaped, a.work.since(), false); err != nil {
 		return err
 	}
-	if kept := a.work.kept; kept != nil {
-		kept.entry.Thoughts = append(kept.entry.Thoughts, escaped...)
-	}
+	a.work.collect(fanout.Thought, escaped, 0)
 	return nil
 }
 

@@ -44,6 +44,7 @@ func (w *attempts) run(ctx context.Context) fanout.Event {
 	for reason := fanout.First; ; {
 		a := w.try(ctx, reason)
 		if a.failure == nil {
+			w.put(ctx, a)
 			a.close(fanout.Never)
 			return w.finished(a)
 		}
@@ -159,20 +160,9 @@ func (w *attempts) failed(a *attempt) fanout.Event {
 }
 
 func (w *attempts) finished(a *attempt) fanout.Event {
-	if w.kept != nil && a.answer.FinishReason == fanout.FinishStop {
-		w.kept.put(a)
-	}
 	return fanout.Event{
 		Type: fanout.Finished, At: w.since(), Attempt: a.Number, Target: a.Target,
 		FinishReason: a.answer.FinishReason, Usage: a.usage, Timing: a.timing, CachedAge: fanout.Never,
-	}
-}
-
-// startOver forgets what a failed attempt has said.
-func (w *attempts) startOver() {
-	w.listener.startOver()
-	if w.kept != nil {
-		w.kept.startOver()
 	}
 }
 

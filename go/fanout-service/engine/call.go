@@ -55,11 +55,14 @@ func (c *call) run() {
 	ctx, observed := c.owner.engine.observer.Call(c.ctx, &c.owner.request, c.spec)
 	record := CallRecord{Cache: CacheBypass, Target: c.spec.Target}
 	var last fanout.Event
-	if c.owner.engine.cache != nil && c.spec.Cache != nil && c.owner.request.Workspace != "" {
+	if use := c.owner.cacheUse(c.spec); use.Read {
 		last = c.follow(ctx, &record)
 	} else {
 		work := newAttempts(c.owner.engine, &c.owner.request, c.spec, c.owner.received, c)
 		work.deadline = c.owner.deadline
+		if use.Write {
+			defer work.keep(use.Key)()
+		}
 		last = work.run(ctx)
 		record.Attempts, record.Target = work.made, work.target
 	}

@@ -10,14 +10,9 @@ import (
 
 // follow answers the call from a flight, and leaves it when the call ends first.
 func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
-	run, use := c.owner, c.spec.Cache
-	digest := use.Key
-	if !use.Read {
-		// Who wants a fresh answer follows none that may come from the cache.
-		digest += " fresh"
-	}
+	run := c.owner
 	run.engine.works.Add(1)
-	follower := run.engine.cache.Join(ctx, run.request.Workspace, digest, run.deadline(),
+	follower := run.engine.cache.Join(ctx, run.request.Workspace, c.spec.Cache.Key, run.deadline(),
 		func(ctx context.Context, flight *cache.Flight) {
 			defer run.engine.works.Done()
 			run.lead(ctx, c.spec, flight)

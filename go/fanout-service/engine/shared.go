@@ -8,30 +8,36 @@ import (
 	"rex/fanout-service/cache"
 )
 
-// Calls that use the cache follow a flight: the first to ask for a key starts it, the others read
+// Calls that read the cache follow a flight: the first to ask for a key starts it, the others read
 // along. The flight looks into the cache itself, so that the calls of one key look once, and that
 // none asks a provider for what was stored a moment ago. Its moments count from the engine's epoch.
 
 // replayPiece bounds the pieces in which a known answer is given out, in bytes.
 const replayPiece = 64 << 10
 
+// cacheUse says how a call uses the cache: not at all where there is none, or nobody's answers to
+// keep apart from others.
+func (r *Run) cacheUse(spec *fanout.Call) fanout.CacheUse {
+	if r.engine.cache == nil || spec.Cache == nil || r.request.Workspace == "" {
+		return fanout.CacheUse{}
+	}
+	return *spec.Cache
+}
+
 // lead does the work of a flight for the call that started it.
 func (r *Run) lead(ctx context.Context, spec *fanout.Call, flight *cache.Flight) {
 	e, use := r.engine, spec.Cache
-	out := &shared{engine: e, flight: flight, copies: 1}
+	out := &shared{engine: e, flight: flight}
 	defer out.release()
-	if use.Read {
-		if entry, age, ok := e.cache.Get(ctx, r.request.Workspace, use.Key); ok {
-			last := replay(ctx, e, spec, entry, age, out)
-			flight.Publish(&last)
-			return
-		}
+	if entry, age, ok := e.cache.Get(ctx, r.request.Workspace, use.Key); ok {
+		last := replay(ctx, e, spec, entry, age, out)
+		flight.Publish(&last)
+		return
 	}
 	work := newAttempts(e, &r.request, spec, e.epoch, out)
 	work.deadline = flight.Deadline
 	if use.Write {
-		out.copies = 2
-		work.kept = &kept{ctx: ctx, cache: e.cache, workspace: r.request.Workspace, key: use.Key}
+		defer work.keep(use.Key)()
 	}
 	last := work.run(ctx)
 	flight.Publish(&last)
@@ -80,7 +86,6 @@ func replay(ctx context.Context, e *Engine, spec *fanout.Call, entry *cache.Entr
 type shared struct {
 	engine *Engine
 	flight *cache.Flight
-	copies int64 // of a piece: the flight's, and that on its way into the cache
 	bytes  int64 // on the engine's books
 	wanted int   // by the piece that was refused
 }
@@ -100,9 +105,8 @@ func (s *shared) offer(event *fanout.Event, _ bool) bool {
 	if s.room(gone) != nil {
 		return false
 	}
-	size := s.copies * int64(len(event.Text))
-	s.bytes += size
-	s.engine.bytes.Add(size)
+	s.bytes += int64(len(event.Text))
+	s.engine.bytes.Add(int64(len(event.Text)))
 	s.flight.Publish(event)
 	return true
 }
@@ -115,21 +119,3 @@ func (s *shared) room(ctx context.Context) error {
 func (s *shared) startOver() {}
 
 func (s *shared) release() { s.engine.bytes.Add(-s.bytes) }
-
-// kept is the answer of an attempt on its way into the cache.
-type kept struct {
-	ctx            context.Context
-	cache          *cache.Cache
-	workspace, key string
-	entry          cache.Entry
-}
-
-func (k *kept) startOver() {
-	k.entry = cache.Entry{Text: k.entry.Text[:0], Thoughts: k.entry.Thoughts[:0]}
-}
-
-func (k *kept) put(a *attempt) {
-	k.entry.FinishReason, k.entry.Usage, k.entry.Target = a.answer.FinishReason, *a.usage, a.Target
-	k.entry.StoredAt = time.Now()
-	k.cache.Put(k.ctx, k.workspace, k.key, &k.entry)
-}

@@ -118,6 +118,7 @@ func TestTheModeOfACallIsKept(t *testing.T) {
 		{fanout.CacheUse{Write: true}, fanout.CacheUse{Read: true}, 1},
 		{fanout.CacheUse{Read: true}, fanout.CacheUse{Read: true}, 2},
 		{fanout.CacheUse{Read: true, Write: true}, fanout.CacheUse{Write: true}, 2},
+		{fanout.CacheUse{Write: true}, fanout.CacheUse{Write: true}, 2},
 	}
 	for _, c := range cases {
 		synctest.Test(t, func(t *testing.T) {
