@@ -50,6 +50,8 @@ SETTINGS = {
 def main(arguments: list[str] | None = None) -> int:
     options = _options(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell ignores it for what it starts in the background; stopping must work there too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         layout = layout_from(
             os.environ | ({"REX_STATE_DIR": options.state} if options.state else {})

@@ -10,7 +10,10 @@ from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.steps import say
 
-_NAMED = {"policy": "scripts/synthesis_policy_report.py"}
+_NAMED = {
+    "policy": "scripts/synthesis_policy_report.py",
+    "fanout": "scripts/fanout_load_test.py",
+}
 
 
 def benchmarks(layout: Layout) -> dict[str, Path]:
