@@ -71,7 +71,7 @@ func (w *attempts) next(a *attempt) retry.Decision {
 	if w.anotherKey(a, failure, now) {
 		return retry.Decision{Action: retry.Retry, Reason: fanout.Again}
 	}
-	if failure.Kind == fanout.RateLimited && len(w.engine.targets[w.target.Provider].Keys) > 1 {
+	if failure.Kind == fanout.RateLimited && a.sent && len(w.engine.targets[w.target.Provider].Keys) > 1 {
 		// It was this key that was told to wait. The limiter holds it back, and may have another.
 		unbound := *failure
 		unbound.RetryAfter = 0

@@ -43,7 +43,7 @@ type call struct {
 }
 
 func newCall(r *Run, spec *fanout.Call) *call {
-	c := &call{owner: r, spec: spec, freed: make(chan struct{}, 1)}
+	c := &call{owner: r, spec: spec, freed: make(chan struct{}, 1), pending: make([]fanout.Event, 0, 3)}
 	c.ctx, c.stop = context.WithCancelCause(r.ctx)
 	return c
 }
@@ -74,6 +74,7 @@ func (c *call) run() {
 	}
 	record.Elapsed = c.owner.since() - began
 	observed(&record)
+	c.owner.engine.open.Add(-1) // before its reader knows, who may ask for the next
 	c.tell(&last)
 }
 

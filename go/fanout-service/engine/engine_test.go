@@ -338,4 +338,5 @@ func TestAPanicOrAForeignErrorFailsOneCallOnly(t *testing.T) {
 	if last := tr.last(t, "c1"); strings.Contains(last.Failure.Message(), "secret") || strings.Contains(watched.log.String(), "secret") {
 		t.Errorf("an error told too much: %s\n%s", last.Failure.Message(), watched.log.String())
 	}
+	watched.settled(t, e) // what panicked gave its permit back
 }

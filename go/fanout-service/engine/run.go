@@ -44,7 +44,6 @@ func (r *Run) begin() {
 	for _, c := range r.calls {
 		go func() {
 			defer r.engine.works.Done()
-			defer r.engine.open.Add(-1)
 			c.run()
 		}()
 	}

@@ -83,3 +83,16 @@ func TestTooMuchInFlightIsRefused(t *testing.T) {
 		w.settled(t, e)
 	})
 }
+
+func TestAnEngineNeedsProvidersAlone(t *testing.T) {
+	e := engine.New(engine.Config{}, engine.Parts{Upstreams: map[string]engine.Upstream{
+		"p": {Provider: replies(reply{text: "yes"}), Keys: []fanout.Key{fanout.NewKey("")}},
+	}})
+	if tr := read(t.Context(), t, e, cachedRequest("r")); tr.text("c0") != "yes" {
+		t.Errorf("%q", tr.told("c0"))
+	}
+	if !e.Knows("p") || e.Knows("q") || e.Draining() {
+		t.Error("it does not know what it is made of")
+	}
+	e.Wait()
+}
