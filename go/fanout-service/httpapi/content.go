@@ -1,72 +1,66 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"strings"
 	"unicode/utf8"
 
 	fanout "rex/fanout-service"
 )
 
-func (d decoder) message(path string) (message fanout.Message, err error) {
-	err = d.object(path, map[string]member{
-		"role": func(path string) (err error) {
-			message.Role, err = d.text(path)
+func (d decoder) message() (message fanout.Message, err error) {
+	err = d.object([]member{
+		{"role", func() (err error) {
+			message.Role, err = d.text()
 			switch {
 			case err != nil:
 				return err
 			case message.Role == "system", message.Role == "user", message.Role == "assistant":
 				return nil
 			}
-			return invalid(path, "Expected system, user or assistant.")
-		},
-		"content": func(path string) error { return d.content(path, &message) },
+			return invalid("", "Expected system, user or assistant.")
+		}},
+		{"content", func() error { return d.content(&message) }},
 	}, "role", "content")
 	return message, err
 }
 
 // content reads text, or a list of parts.
-func (d decoder) content(path string, message *fanout.Message) error {
-	token, err := d.token()
-	if err != nil {
+func (d decoder) content(message *fanout.Message) error {
+	switch d.walk.Peek() {
+	case '"':
+		text, err := d.text()
+		message.Content = text
 		return err
+	case '[':
+		return d.list(maxParts, tooLarge, func() error {
+			part, err := d.part()
+			message.Parts = append(message.Parts, part)
+			return err
+		})
 	}
-	switch value := token.(type) {
-	case string:
-		message.Content = value
-		return nil
-	case json.Delim:
-		if value == '[' {
-			return d.elements(path, maxParts, tooLarge, func(path string) error {
-				part, err := d.part(path)
-				message.Parts = append(message.Parts, part)
-				return err
-			})
-		}
-	}
-	return invalid(path, "Expected text or a list of parts.")
+	return invalid("", "Expected text or a list of parts.")
 }
 
 // part reads a part of a message: text; or an image by its media_type and data, or by its url.
 // The type may come behind the other fields, so what goes together is judged at the end.
-func (d decoder) part(path string) (part fanout.Part, err error) {
+func (d decoder) part() (part fanout.Part, err error) {
 	var kind string
 	var text, media, data, url bool
-	take := func(into *string, given *bool, valid func(string) bool, expected string) member {
-		return func(path string) (err error) {
+	take := func(into *string, given *bool, valid func(string) bool, expected string) reader {
+		return func() (err error) {
 			*given = true
-			if *into, err = d.text(path); err == nil && !valid(*into) {
-				err = invalid(path, "%s", expected)
+			if *into, err = d.text(); err == nil && !valid(*into) {
+				err = invalid("", "%s", expected)
 			}
 			return err
 		}
 	}
-	err = d.object(path, map[string]member{
-		"type":       take(&kind, new(bool), isPartType, "Expected text or image."),
-		"text":       take(&part.Text, &text, isAny, ""),
-		"media_type": take(&part.MediaType, &media, isImageType, "Expected image/png, image/jpeg, image/gif or image/webp."),
-		"data":       take(&part.Data, &data, isBase64, "Expected base64 with its padding, and not empty."),
-		"url":        take(&part.URL, &url, isImageURL, "Expected an http or https address of at most 2048 characters."),
+	err = d.object([]member{
+		{"type", take(&kind, new(bool), isPartType, "Expected text or image.")},
+		{"text", take(&part.Text, &text, isAny, "")},
+		{"media_type", take(&part.MediaType, &media, isImageType, "Expected image/png, image/jpeg, image/gif or image/webp.")},
+		{"data", take(&part.Data, &data, isBase64, "Expected base64 with its padding, and not empty.")},
+		{"url", take(&part.URL, &url, isImageURL, "Expected an http or https address of at most 2048 characters.")},
 	}, "type")
 	if err != nil {
 		return part, err
@@ -83,9 +77,9 @@ func (d decoder) part(path string) (part fanout.Part, err error) {
 	} {
 		switch {
 		case field.given && !field.wanted:
-			return part, invalid(join(path, field.name), "Not a field of this part.")
+			return part, invalid(field.name, "Not a field of this part.")
 		case field.wanted && !field.given:
-			return part, invalid(join(path, field.name), "Required.")
+			return part, invalid(field.name, "Required.")
 		}
 	}
 	return part, nil

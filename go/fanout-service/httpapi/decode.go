@@ -45,12 +45,11 @@ type asked struct {
 
 // decode reads the body of POST /fanout, as CONTRACT.md and request.schema.json say.
 func decode(body []byte) (asked, error) {
-	d := decoder{newFields(body)}
-	request, err := d.request()
-	if err == nil {
-		err = d.end()
+	fields, err := newFields(body)
+	if err != nil {
+		return asked{}, err
 	}
-	return request, err
+	return decoder{fields}.request()
 }
 
 type decoder struct{ fields }
@@ -60,29 +59,29 @@ func (d decoder) request() (asked, error) {
 	ids := map[string]bool{}
 	cached := false
 	streamed := true
-	err := d.object("", map[string]member{
-		"v": func(path string) error {
-			_, err := d.whole(path, version, version)
+	err := d.object([]member{
+		{"v", func() error {
+			_, err := d.whole(version, version)
 			return err
-		},
-		"id":          d.matching(&request.ID, idForm),
-		"request_id":  d.matching(&request.RequestID, idForm),
-		"workspace":   d.matching(&request.Workspace, idForm),
-		"stream":      d.boolean(&streamed),
-		"deadline_ms": d.milliseconds(&request.Deadline, 1, maxWait),
-		"coalesce_ms": d.milliseconds(&request.Coalesce, 0, maxCoalesce),
-		"calls": func(path string) error {
-			return d.list(path, maxCalls, tooLarge, func(path string) error {
-				call, err := d.call(path)
+		}},
+		{"id", d.matching(&request.ID, idForm)},
+		{"request_id", d.matching(&request.RequestID, idForm)},
+		{"workspace", d.matching(&request.Workspace, idForm)},
+		{"stream", d.boolean(&streamed)},
+		{"deadline_ms", d.milliseconds(&request.Deadline, 1, maxWait)},
+		{"coalesce_ms", d.milliseconds(&request.Coalesce, 0, maxCoalesce)},
+		{"calls", func() error {
+			return d.list(maxCalls, tooLarge, func() error {
+				call, err := d.call()
 				if err == nil && ids[call.ID] {
-					err = invalid(path+".id", "Call ids are unique.")
+					err = invalid("id", "Call ids are unique.")
 				}
 				ids[call.ID] = true
 				cached = cached || call.Cache != nil
 				request.Calls = append(request.Calls, call)
 				return err
 			})
-		},
+		}},
 	}, "v", "id", "deadline_ms", "calls")
 	if err == nil && cached && request.Workspace == "" {
 		err = invalid("workspace", "Required where a call uses the cache.")
@@ -91,85 +90,85 @@ func (d decoder) request() (asked, error) {
 	return request, err
 }
 
-func (d decoder) call(path string) (fanout.Call, error) {
+func (d decoder) call() (fanout.Call, error) {
 	call := fanout.Call{Timeouts: fanout.DefaultTimeouts, Retry: fanout.Retry{Attempts: 1}}
-	err := d.object(path, map[string]member{
-		"id":       d.matching(&call.ID, idForm),
-		"provider": d.matching(&call.Provider, providerForm),
-		"model":    d.model(&call.Model),
-		"messages": func(path string) error {
-			return d.list(path, maxMessages, tooLarge, func(path string) error {
-				message, err := d.message(path)
+	err := d.object([]member{
+		{"id", d.matching(&call.ID, idForm)},
+		{"provider", d.matching(&call.Provider, providerForm)},
+		{"model", d.model(&call.Model)},
+		{"messages", func() error {
+			return d.list(maxMessages, tooLarge, func() error {
+				message, err := d.message()
 				call.Messages = append(call.Messages, message)
 				return err
 			})
-		},
-		"params":      func(path string) error { return d.params(path, &call.Params) },
-		"timeouts_ms": func(path string) error { return d.timeouts(path, &call.Timeouts) },
-		"whole":       d.boolean(&call.Whole),
-		"thoughts":    d.boolean(&call.Thoughts),
-		"retry":       func(path string) error { return d.retry(path, &call.Retry) },
-		"fallbacks": func(path string) error {
-			return d.list(path, maxFallbacks, invalid, func(path string) error {
-				target, err := d.target(path)
+		}},
+		{"params", func() error { return d.params(&call.Params) }},
+		{"timeouts_ms", func() error { return d.timeouts(&call.Timeouts) }},
+		{"whole", d.boolean(&call.Whole)},
+		{"thoughts", d.boolean(&call.Thoughts)},
+		{"retry", func() error { return d.retry(&call.Retry) }},
+		{"fallbacks", func() error {
+			return d.list(maxFallbacks, invalid, func() error {
+				target, err := d.target()
 				call.Fallbacks = append(call.Fallbacks, target)
 				return err
 			})
-		},
-		"hedge": func(path string) (err error) {
-			call.Hedge, err = d.hedge(path)
+		}},
+		{"hedge", func() (err error) {
+			call.Hedge, err = d.hedge()
 			return err
-		},
-		"cache": func(path string) (err error) {
-			call.Cache, err = d.cache(path)
+		}},
+		{"cache", func() (err error) {
+			call.Cache, err = d.cache()
 			return err
-		},
+		}},
 	}, "id", "provider", "model", "messages")
 	return call, err
 }
 
-func (d decoder) retry(path string, retry *fanout.Retry) error {
-	return d.object(path, map[string]member{
-		"attempts": func(path string) error {
-			n, err := d.whole(path, 1, maxAttempts)
+func (d decoder) retry(retry *fanout.Retry) error {
+	return d.object([]member{
+		{"attempts", func() error {
+			n, err := d.whole(1, maxAttempts)
 			retry.Attempts = int(n)
 			return err
-		},
-		"restart": d.boolean(&retry.Restart),
+		}},
+		{"restart", d.boolean(&retry.Restart)},
 	})
 }
 
-func (d decoder) target(path string) (target fanout.Target, err error) {
-	err = d.object(path, map[string]member{
-		"provider": d.matching(&target.Provider, providerForm),
-		"model":    d.model(&target.Model),
+func (d decoder) target() (target fanout.Target, err error) {
+	err = d.object([]member{
+		{"provider", d.matching(&target.Provider, providerForm)},
+		{"model", d.model(&target.Model)},
 	}, "provider", "model")
 	return target, err
 }
 
-func (d decoder) hedge(path string) (*fanout.Hedge, error) {
+func (d decoder) hedge() (*fanout.Hedge, error) {
 	hedge := &fanout.Hedge{}
-	err := d.object(path, map[string]member{
-		"after_ms": d.milliseconds(&hedge.After, 1, maxWait),
-		"provider": d.matching(&hedge.Target.Provider, providerForm),
-		"model":    d.model(&hedge.Target.Model),
+	err := d.object([]member{
+		{"after_ms", d.milliseconds(&hedge.After, 1, maxWait)},
+		{"provider", d.matching(&hedge.Target.Provider, providerForm)},
+		{"model", d.model(&hedge.Target.Model)},
 	}, "after_ms")
 	switch {
 	case err != nil:
 	case hedge.Target.Provider == "" && hedge.Target.Model != "":
-		err = invalid(path+".provider", "Required where there is a model.")
+		err = invalid("provider", "Required where there is a model.")
 	case hedge.Target.Provider != "" && hedge.Target.Model == "":
-		err = invalid(path+".model", "Required where there is a provider.")
+		err = invalid("model", "Required where there is a provider.")
 	}
 	return hedge, err
 }
 
-func (d decoder) cache(path string) (*fanout.CacheUse, error) {
+func (d decoder) cache() (*fanout.CacheUse, error) {
 	use := &fanout.CacheUse{}
-	err := d.object(path, map[string]member{
-		"key": d.matching(&use.Key, keyForm),
-		"mode": func(path string) error {
-			mode, err := d.text(path)
+	err := d.object([]member{
+		{"key", d.matching(&use.Key, keyForm)},
+		{"mode", func() error {
+			mode, err := d.text()
 			if err != nil {
 				return err
 			}
@@ -181,106 +180,106 @@ func (d decoder) cache(path string) (*fanout.CacheUse, error) {
 			case "write":
 				use.Write = true
 			default:
-				return invalid(path, "Expected read_write, read or write.")
+				return invalid("", "Expected read_write, read or write.")
 			}
 			return nil
-		},
+		}},
 	}, "key", "mode")
 	return use, err
 }
 
-func (d decoder) params(path string, params *fanout.Params) error {
-	return d.object(path, map[string]member{
-		"max_tokens":  d.count(&params.MaxTokens, 1, maxTokens),
-		"temperature": d.decimal(&params.Temperature, func(n float64) bool { return n >= 0 && n <= maxTemperature }, "Expected 0 to 2."),
-		"top_p":       d.decimal(&params.TopP, func(n float64) bool { return n > 0 && n <= 1 }, "Expected more than 0, up to 1."),
-		"seed":        d.count(&params.Seed, 0, maxSeed),
-		"stop": func(path string) error {
-			return d.list(path, maxStops, invalid, func(path string) error {
-				stop, err := d.text(path)
+func (d decoder) params(params *fanout.Params) error {
+	return d.object([]member{
+		{"max_tokens", d.count(&params.MaxTokens, 1, maxTokens)},
+		{"temperature", d.decimal(&params.Temperature, func(n float64) bool { return n >= 0 && n <= maxTemperature }, "Expected 0 to 2.")},
+		{"top_p", d.decimal(&params.TopP, func(n float64) bool { return n > 0 && n <= 1 }, "Expected more than 0, up to 1.")},
+		{"seed", d.count(&params.Seed, 0, maxSeed)},
+		{"stop", func() error {
+			return d.list(maxStops, invalid, func() error {
+				stop, err := d.text()
 				if err != nil {
 					return err
 				}
 				if n := utf8.RuneCountInString(stop); n == 0 || n > maxStop {
-					return invalid(path, "Expected 1 to %d characters.", maxStop)
+					return invalid("", "Expected 1 to %d characters.", maxStop)
 				}
 				params.Stop = append(params.Stop, stop)
 				return nil
 			})
-		},
-		"response_format": func(path string) (err error) {
-			params.ResponseFormat, err = d.rawObject(path)
+		}},
+		{"response_format", func() (err error) {
+			params.ResponseFormat, err = d.rawObject()
 			return err
-		},
+		}},
 	})
 }
 
-func (d decoder) timeouts(path string, timeouts *fanout.Timeouts) error {
-	return d.object(path, map[string]member{
-		"connect":     d.milliseconds(&timeouts.Connect, 1, maxWait),
-		"first_token": d.milliseconds(&timeouts.FirstToken, 1, maxWait),
-		"stall":       d.milliseconds(&timeouts.Stall, 1, maxWait),
-		"total":       d.milliseconds(&timeouts.Total, 1, maxWait),
+func (d decoder) timeouts(timeouts *fanout.Timeouts) error {
+	return d.object([]member{
+		{"connect", d.milliseconds(&timeouts.Connect, 1, maxWait)},
+		{"first_token", d.milliseconds(&timeouts.FirstToken, 1, maxWait)},
+		{"stall", d.milliseconds(&timeouts.Stall, 1, maxWait)},
+		{"total", d.milliseconds(&timeouts.Total, 1, maxWait)},
 	})
 }
 
-func (d decoder) matching(into *string, form *regexp.Regexp) member {
-	return func(path string) error {
-		text, err := d.text(path)
+func (d decoder) matching(into *string, form *regexp.Regexp) reader {
+	return func() error {
+		text, err := d.text()
 		if err != nil {
 			return err
 		}
 		if !form.MatchString(text) {
-			return invalid(path, "Expected %s.", strings.Trim(form.String(), "^$"))
+			return invalid("", "Expected %s.", strings.Trim(form.String(), "^$"))
 		}
 		*into = text
 		return nil
 	}
 }
 
-func (d decoder) model(into *string) member {
-	return func(path string) error {
-		if err := d.matching(into, modelForm)(path); err != nil {
+func (d decoder) model(into *string) reader {
+	return func() error {
+		if err := d.matching(into, modelForm)(); err != nil {
 			return err
 		}
 		if utf8.RuneCountInString(*into) > maxModel {
-			return invalid(path, "At most %d characters.", maxModel)
+			return invalid("", "At most %d characters.", maxModel)
 		}
 		return nil
 	}
 }
 
-func (d decoder) boolean(into *bool) member {
-	return func(path string) (err error) {
-		*into, err = d.truth(path)
+func (d decoder) boolean(into *bool) reader {
+	return func() (err error) {
+		*into, err = d.truth()
 		return err
 	}
 }
 
-func (d decoder) milliseconds(into *time.Duration, from, to int64) member {
-	return func(path string) error {
-		n, err := d.whole(path, from, to)
+func (d decoder) milliseconds(into *time.Duration, from, to int64) reader {
+	return func() error {
+		n, err := d.whole(from, to)
 		*into = time.Duration(n) * time.Millisecond
 		return err
 	}
 }
 
-func (d decoder) count(into **int64, from, to int64) member {
-	return func(path string) error {
-		n, err := d.whole(path, from, to)
+func (d decoder) count(into **int64, from, to int64) reader {
+	return func() error {
+		n, err := d.whole(from, to)
 		*into = &n
 		return err
 	}
 }
 
-func (d decoder) decimal(into **float64, valid func(float64) bool, message string) member {
-	return func(path string) error {
-		n, err := d.number(path)
+func (d decoder) decimal(into **float64, valid func(float64) bool, message string) reader {
+	return func() error {
+		n, err := d.number()
 		if err != nil {
 			return err
 		}
 		if !valid(n) {
-			return invalid(path, "%s", message)
+			return invalid("", "%s", message)
 		}
 		*into = &n
 		return nil

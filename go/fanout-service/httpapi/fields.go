@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"net/http"
+	"slices"
+	"strconv"
+	"unicode/utf8"
+
+	"rex/fanout-service/provider/jsonwalk"
 )
 
 // refusal is why a request is not taken.
@@ -29,195 +33,165 @@ func tooLarge(field, format string, args ...any) error {
 }
 
 // fields reads JSON strictly and knows where it is: names are case-sensitive, unknown and repeated
-// ones are refused, types are not converted, and every fault carries its path.
-type fields struct{ dec *json.Decoder }
+// ones are refused, types are not converted, and every fault carries its path. The path is put
+// together on the way out, so that only faults pay for it.
+type fields struct{ walk *jsonwalk.Cursor }
 
-func newFields(body []byte) fields {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.UseNumber()
-	return fields{dec}
+// newFields returns the fields of a body, whose grammar is right from here on.
+func newFields(body []byte) (fields, error) {
+	if !json.Valid(body) {
+		// Worded without repeating what was sent.
+		at := int64(len(body))
+		if fault := (*json.SyntaxError)(nil); errors.As(json.Unmarshal(body, new(json.RawMessage)), &fault) {
+			at = fault.Offset
+		}
+		return fields{}, invalid("", "Not valid JSON, at byte %d.", at)
+	}
+	walk := jsonwalk.New(body)
+	return fields{&walk}, nil
 }
 
-// member reads the value of one field, whose path it is given.
-type member func(path string) error
+// reader reads one value. The field of its refusal is a path from there.
+type reader func() error
+
+// member is a field of an object. There are at most 64 of them.
+type member struct {
+	name string
+	read reader
+}
 
 // object reads an object with the given members; the required ones must be there.
-func (f fields) object(path string, members map[string]member, required ...string) error {
-	if err := f.open('{', path, "an object"); err != nil {
-		return err
+func (f fields) object(members []member, required ...string) error {
+	if f.walk.Peek() != '{' {
+		return invalid("", "Expected an object.")
 	}
-	seen := make(map[string]bool, len(members))
-	for f.dec.More() {
-		token, err := f.token()
-		if err != nil {
-			return err
-		}
-		name, _ := token.(string)
-		at := join(path, name)
-		read, known := members[name]
+	f.walk.Open('{')
+	var seen uint64 // a bit for each member
+	for f.walk.More('}') {
+		key := f.walk.Key()
+		at := slices.IndexFunc(members, func(m member) bool { return m.name == string(key) })
 		switch {
-		case !known:
-			return invalid(at, "Unknown field.")
-		case seen[name]:
-			return invalid(at, "Given twice.")
+		case at < 0:
+			return invalid(shown(key), "Unknown field.")
+		case seen&(1<<at) != 0:
+			return invalid(members[at].name, "Given twice.")
 		}
-		seen[name] = true
-		if err := read(at); err != nil {
-			return err
+		seen |= 1 << at
+		if err := members[at].read(); err != nil {
+			return within(members[at].name, err)
 		}
-	}
-	if _, err := f.token(); err != nil {
-		return err
 	}
 	for _, name := range required {
-		if !seen[name] {
-			return invalid(join(path, name), "Required.")
+		if at := slices.IndexFunc(members, func(m member) bool { return m.name == name }); seen&(1<<at) == 0 {
+			return invalid(name, "Required.")
 		}
 	}
 	return nil
 }
 
 // list reads a list of at least one and at most limit elements; over makes the error beyond it.
-func (f fields) list(path string, limit int, over func(field, format string, args ...any) error, element member) error {
-	if err := f.open('[', path, "a list"); err != nil {
-		return err
+func (f fields) list(limit int, over func(field, format string, args ...any) error, element reader) error {
+	if f.walk.Peek() != '[' {
+		return invalid("", "Expected a list.")
 	}
-	return f.elements(path, limit, over, element)
-}
-
-// elements reads a list whose bracket has been read.
-func (f fields) elements(path string, limit int, over func(field, format string, args ...any) error, element member) error {
+	f.walk.Open('[')
 	n := 0
-	for ; f.dec.More(); n++ {
+	for ; f.walk.More(']'); n++ {
 		if n == limit {
-			return over(path, "At most %d.", limit)
+			return over("", "At most %d.", limit)
 		}
-		if err := element(fmt.Sprintf("%s[%d]", path, n)); err != nil {
-			return err
+		if err := element(); err != nil {
+			return within(fmt.Sprintf("[%d]", n), err)
 		}
 	}
 	if n == 0 {
-		return invalid(path, "At least one.")
+		return invalid("", "At least one.")
 	}
-	_, err := f.token()
-	return err
+	return nil
 }
 
-func (f fields) text(path string) (string, error) {
-	token, err := f.token()
-	if err != nil {
-		return "", err
+func (f fields) text() (string, error) {
+	if f.walk.Peek() != '"' {
+		return "", invalid("", "Expected text.")
 	}
-	text, ok := token.(string)
-	if !ok {
-		return "", invalid(path, "Expected text.")
+	raw := f.walk.Raw()
+	inside := raw[1 : len(raw)-1]
+	if bytes.IndexByte(inside, '\\') < 0 && utf8.Valid(inside) {
+		return string(inside), nil
 	}
-	return text, nil
+	var text string
+	err := json.Unmarshal(raw, &text)
+	return text, err
 }
 
-func (f fields) truth(path string) (bool, error) {
-	token, err := f.token()
-	if err != nil {
-		return false, err
+func (f fields) truth() (bool, error) {
+	switch f.walk.Peek() {
+	case 't', 'f':
+		return f.walk.Raw()[0] == 't', nil
 	}
-	truth, ok := token.(bool)
-	if !ok {
-		return false, invalid(path, "Expected true or false.")
-	}
-	return truth, nil
+	return false, invalid("", "Expected true or false.")
 }
 
-func (f fields) whole(path string, from, to int64) (int64, error) {
-	token, err := f.token()
-	if err != nil {
-		return 0, err
+func (f fields) whole(from, to int64) (int64, error) {
+	if !f.isNumber() {
+		return 0, invalid("", "Expected a whole number.")
 	}
-	number, ok := token.(json.Number)
-	if !ok {
-		return 0, invalid(path, "Expected a whole number.")
-	}
-	n, err := number.Int64()
+	raw := string(f.walk.Raw())
+	n, err := strconv.ParseInt(raw, 10, 64)
 	if err != nil {
 		// 1.0 and 1e3 are whole numbers too, in JSON's and the schema's eyes.
-		float, floatErr := number.Float64()
+		float, floatErr := strconv.ParseFloat(raw, 64)
 		if floatErr != nil || float != math.Trunc(float) || math.Abs(float) > 1<<53 {
-			return 0, invalid(path, "Expected a whole number from %d to %d.", from, to)
+			return 0, invalid("", "Expected a whole number from %d to %d.", from, to)
 		}
 		n = int64(float)
 	}
 	if n < from || n > to {
-		return 0, invalid(path, "Expected a whole number from %d to %d.", from, to)
+		return 0, invalid("", "Expected a whole number from %d to %d.", from, to)
 	}
 	return n, nil
 }
 
-func (f fields) number(path string) (float64, error) {
-	token, err := f.token()
-	if err != nil {
-		return 0, err
+func (f fields) number() (float64, error) {
+	if !f.isNumber() {
+		return 0, invalid("", "Expected a number.")
 	}
-	number, ok := token.(json.Number)
-	if !ok {
-		return 0, invalid(path, "Expected a number.")
-	}
-	n, err := number.Float64()
+	n, err := strconv.ParseFloat(string(f.walk.Raw()), 64)
 	if err != nil {
-		return 0, invalid(path, "Expected a number.")
+		return 0, invalid("", "Expected a number.")
 	}
 	return n, nil
+}
+
+func (f fields) isNumber() bool {
+	first := f.walk.Peek()
+	return first == '-' || '0' <= first && first <= '9'
 }
 
 // rawObject reads an object of any shape.
-func (f fields) rawObject(path string) (json.RawMessage, error) {
-	var raw json.RawMessage
-	if err := f.dec.Decode(&raw); err != nil {
-		return nil, f.syntax(err)
+func (f fields) rawObject() (json.RawMessage, error) {
+	if f.walk.Peek() != '{' {
+		return nil, invalid("", "Expected an object.")
 	}
-	if len(raw) == 0 || raw[0] != '{' {
-		return nil, invalid(path, "Expected an object.")
-	}
-	return raw, nil
+	return bytes.Clone(f.walk.Raw()), nil
 }
 
-// end checks that nothing follows.
-func (f fields) end() error {
-	if _, err := f.dec.Token(); !errors.Is(err, io.EOF) {
-		return invalid("", "Something follows the JSON object.")
+// within puts a place in front of the field of a refusal.
+func within(place string, err error) error {
+	if r := (*refusal)(nil); errors.As(err, &r) {
+		if r.field != "" && r.field[0] != '[' {
+			place += "."
+		}
+		r.field = place + r.field
 	}
-	return nil
+	return err
 }
 
-func (f fields) open(bracket json.Delim, path, what string) error {
-	token, err := f.token()
-	if err != nil {
-		return err
-	}
-	if token != bracket {
-		return invalid(path, "Expected %s.", what)
-	}
-	return nil
-}
-
-func (f fields) token() (json.Token, error) {
-	token, err := f.dec.Token()
-	if err != nil {
-		return nil, f.syntax(err)
-	}
-	return token, nil
-}
-
-// syntax words a fault without repeating what was sent.
-func (f fields) syntax(error) error {
-	return invalid("", "Not valid JSON, at byte %d.", f.dec.InputOffset())
-}
-
-func join(path, name string) string {
-	const longest = 64 // of a name that was sent: it is repeated to the sender
+// shown is a name that was sent, as it is repeated to the sender.
+func shown(name []byte) string {
+	const longest = 64
 	if len(name) > longest {
-		name = name[:longest] + "…"
+		return string(name[:longest]) + "…"
 	}
-	if path == "" {
-		return name
-	}
-	return path + "." + name
+	return string(name)
 }
