@@ -95,7 +95,7 @@ func (f *Flight) run(ctx context.Context, lead func(context.Context, *Flight)) {
 	lead(ctx, f)
 }
 
-// forget lets the next Join start another flight.
+// forget drops a flight that nobody follows; another may have taken its place.
 func (c *Cache) forget(f *Flight) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -107,20 +107,15 @@ func (c *Cache) forget(f *Flight) {
 // Publish adds an event to the log and wakes the followers. It copies what it keeps, and does
 // nothing once the flight is over. Call and At stay the leader's.
 func (f *Flight) Publish(e *fanout.Event) {
-	last := e.Type == fanout.Finished || e.Type == fanout.Failed
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.over {
-		f.mu.Unlock()
 		return
 	}
 	f.append(e)
-	f.over = last
+	f.over = e.Type == fanout.Finished || e.Type == fanout.Failed
 	for _, follower := range f.followers {
 		follower.rouse()
-	}
-	f.mu.Unlock()
-	if last {
-		f.cache.forget(f)
 	}
 }
 
@@ -282,8 +277,8 @@ func (w *Follower) take(into []fanout.Event) []fanout.Event {
 
 func isText(t fanout.EventType) bool { return t == fanout.Chunk || t == fanout.Thought }
 
-// Leave ends the following. When the last one leaves before the flight is over, the leader's
-// context ends and the log is dropped. A second Leave does nothing.
+// Leave ends the following. With the last one goes the flight: its log is dropped, and the leader's
+// context ends. A second Leave does nothing.
 func (w *Follower) Leave() {
 	f := w.flight
 	f.mu.Lock()

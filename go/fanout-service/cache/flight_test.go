@@ -175,6 +175,9 @@ func TestTheLastOneOutEndsTheLead(t *testing.T) {
 		default:
 			t.Fatal("the lead goes on for nobody")
 		}
+		if stats := c.Stats(); stats.Flights != 0 || stats.FlightBytes != 0 {
+			t.Errorf("a flight of nobody: %+v", stats)
+		}
 		if _, err := second.Next(t.Context(), nil); !errors.Is(err, io.EOF) {
 			t.Errorf("who left reads on: %v", err)
 		}
@@ -205,7 +208,9 @@ func TestWhoComesLateReadsFromTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFlights()
 		first := join(c, func(_ context.Context, f *cache.Flight) {
-			publish(f, "started", "thought:hm", "chunk:a", "chunk:b", "attempt_failed", "started", "chunk:c")
+			publish(f, "started", "thought:hm", "chunk:a", "chunk:b", "attempt_failed", "started")
+			f.Publish(&fanout.Event{Type: fanout.Chunk, Text: []byte("c"), At: 1})
+			f.Publish(&fanout.Event{Type: fanout.Chunk, Text: []byte("c"), At: 2})
 			time.Sleep(time.Minute)
 			publish(f, "chunk:d", "finished")
 		})
@@ -214,8 +219,11 @@ func TestWhoComesLateReadsFromTheStart(t *testing.T) {
 		late := join(c, nobodyLeads(t))
 		defer late.Leave()
 		events, err := late.Next(t.Context(), nil)
-		if got := story(events); got != "started thought:hm chunk:ab attempt_failed started chunk:c" || err != nil {
+		if got := story(events); got != "started thought:hm chunk:ab attempt_failed started chunk:cc" || err != nil {
 			t.Errorf("at once: %q, %v", got, err)
+		}
+		if last := events[len(events)-1]; last.At != 2 {
+			t.Errorf("joined text came at %d", last.At)
 		}
 		if got, err := read(t.Context(), late); got != "chunk:d finished" || err != nil {
 			t.Errorf("then: %q, %v", got, err)

@@ -226,6 +226,10 @@ func TestAnAnswerEndsByRedisClockWhateverTheWritersSaid(t *testing.T) {
 	if _, ok := get(r.Cache, "w", digest(2)); ok {
 		t.Error("an answer without an end is served beyond ours")
 	}
+	r.redis.Set(t.Context(), redisName(digest(3)), aValue(nil), 0)
+	if _, ok := get(r.Cache, "w", digest(3)); !ok {
+		t.Error("an answer without an end is not served at all")
+	}
 }
 
 func TestAFrozenRedisDelaysNoCallTwice(t *testing.T) {
@@ -338,6 +342,15 @@ func TestAnAnswerTooLargeForRedisStaysInMemory(t *testing.T) {
 	r.flush(t)
 	if stats := r.Stats(); stats.StoreWrites != 1 || stats.StoreDropped != 1 {
 		t.Errorf("%+v", stats)
+	}
+}
+
+func TestWhatWasWrittenMakesRoomInTheQueue(t *testing.T) {
+	r := newReplica(t, redistest.Start(t), cache.Config{TTL: time.Hour})
+	text := strings.Repeat("x", 1000<<10)
+	for n := range 12 { // more than the queue holds at once
+		put(r.Cache, "w", digest(n), text)
+		until(t, "the answer is written", func() bool { return r.Stats().StoreWrites == int64(n+1) })
 	}
 }
 
