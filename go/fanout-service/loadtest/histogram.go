@@ -25,13 +25,13 @@ type Histogram struct {
 // Record counts one duration; below zero counts as zero.
 func (h *Histogram) Record(d time.Duration) {
 	d = min(max(d, 0), 1<<maxBits-1)
-	h.counts[bucket(uint64(d))].Add(1) //nolint:gosec // not negative any more
+	h.counts[bucket(uint64(d))].Add(1)
 	h.sum.Add(int64(d))
 }
 
 func bucket(v uint64) int {
 	if v < linear {
-		return int(v) //nolint:gosec // below linear
+		return int(v)
 	}
 	power := bits.Len64(v) - linearBits - 1
 	return power*linear + int(v>>power) //nolint:gosec // below twice linear
