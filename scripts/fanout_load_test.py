@@ -40,6 +40,8 @@ PEERS = ("litellm", "tensorzero", "portkey", *NOT_MEASURED)
 SECTIONS = ("latency", "chunks", "calls", "memory", "leaving", "paths", "growth", "storms")
 # No limit may be what is measured; everything else is as it is by default.
 LIMITS = {"REX_FANOUT_MAX_CONCURRENT": "100000"}
+# The service before it had any of them.
+FIRST_SETTINGS = {"service": "the first contract: logs (to a file), no limits, metrics or spans"}
 SETTINGS = {
     "service": "limits, logs (to a file) and metrics on, spans off: its defaults",
     "spans": "the same with spans on, to a sink on this machine",
@@ -120,7 +122,7 @@ def run(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
             "go": go(layout).version,
             "peers": {name: f"{peer.version}; {peer.settings}" for name, peer in peers.items()},
             "not_measured": absent,
-            "settings": SETTINGS,
+            "settings": SETTINGS if contract > 1 else FIRST_SETTINGS,
             "sections": without_buckets(sections),
             "problems": bench.problems,
         }
@@ -187,8 +189,7 @@ def _measure(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
         "latency": lambda: latency.latency(bench),
         "chunks": lambda: cost.per_chunk(bench),
         "calls": lambda: {
-            "limits, logs and metrics": cost.per_call(bench, "service"),
-            "limits, logs, metrics and spans": cost.per_call(bench, "spans"),
+            about: cost.per_call(bench, service) for about, service in _configured(bench).items()
         },
         "memory": lambda: cost.memory(bench),
         "leaving": lambda: ending.leaving(bench),
@@ -202,6 +203,13 @@ def _measure(bench: Bench, options: argparse.Namespace) -> dict[str, Any]:
             bench.say(f"  {name}")
             sections[name] = measurements[name]()
     return sections
+
+
+def _configured(bench: Bench) -> dict[str, str]:
+    """The services whose calls are measured, by what is switched on in them."""
+    if bench.contract == 1:
+        return {"logs alone": "service"}
+    return {"limits, logs and metrics": "service", "limits, logs, metrics and spans": "spans"}
 
 
 if __name__ == "__main__":
