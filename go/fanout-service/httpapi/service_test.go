@@ -116,8 +116,12 @@ func newService(t *testing.T, configure ...func(*engine.Config, *httpapi.Options
 	}
 	log := slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.ends = &endings{}
+	upstreams := map[string]engine.Upstream{"local": at(upstream.URL), "openrouter": at(upstream.URL), "nobody": at(nobody.URL)}
+	for i := range 64 { // for tests whose calls must not learn of each other's failures
+		upstreams[fmt.Sprintf("lab%d", i)] = at(upstream.URL)
+	}
 	s.engine = engine.New(config, engine.Parts{
-		Upstreams: map[string]engine.Upstream{"local": at(upstream.URL), "openrouter": at(upstream.URL), "nobody": at(nobody.URL)},
+		Upstreams: upstreams,
 		Cache:     cache.New(cache.Config{MaxBytes: 8 << 20, TTL: time.Minute}, nil, log),
 		Observer:  s.ends,
 		Log:       log,
