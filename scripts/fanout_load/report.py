@@ -28,7 +28,8 @@ Streams are open and have text; then their reader disconnects, or asks for a can
 deadline passes. The time is until the upstream has seen the last of them close."""
 _PATHS = """\
 Eight calls of 64 chunks (50 ms to the first, 10 ms between). "python" is LiteLLM in the asking
-process (REX_FANOUT=python); "go" is GoClient and the service. CPU a fan-out in milliseconds."""
+process (REX_FANOUT=python); "go" is GoClient and the service. CPU a fan-out in milliseconds. No
+timeout ends a call early: LiteLLM needs longer than Rex usually allows."""
 
 
 def machine(checkout: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rex/fanout-service/fakeprovider"
@@ -56,17 +57,16 @@ func (l Leave) Run(ctx context.Context) (LeaveResult, error) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer leave()
+	var lastSent atomic.Int64 // Unix nanoseconds
 	for i := range l.Calls / l.Width {
 		all.Go(func() {
+			lastSent.Store(max(lastSent.Load(), time.Now().UnixNano()))
 			// How it ends is what the upstream tells.
 			_, _ = c.ask(asking, question{
 				id: fmt.Sprintf("leave-%d", i), model: l.Target.Model, width: l.Width, stream: true, deadline: deadline,
 			})
 		})
 	}
-	// A fan-out's deadline counts from its receipt, which cannot be before now; it may be a little
-	// later, which this measurement then counts as ours.
-	left := time.Now().Add(deadline)
 	meter := begin(l.Target)
 	opened, ok := upstream.until(ctx, leaveLimit, func(c fakeprovider.Counts) bool {
 		return c.Open >= int64(l.Calls)
@@ -76,6 +76,9 @@ func (l Leave) Run(ctx context.Context) (LeaveResult, error) {
 		return result, errors.New("not all streams were opened")
 	}
 	time.Sleep(100 * time.Millisecond) // every stream has text under way
+	// A fan-out's deadline counts from its receipt. That is a little later than its sending, which
+	// this measurement counts as ours.
+	left := time.Unix(0, lastSent.Load()).Add(deadline)
 	switch l.How {
 	case "disconnect":
 		left = time.Now()
