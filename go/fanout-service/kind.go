@@ -100,6 +100,7 @@ type Failure struct {
 	Status     int           // the HTTP status of the provider's refusal, 0 when it answered 200 or nothing
 	RetryAfter time.Duration // what the provider asked for, 0 when it did not
 	Crowded    bool          // a 429 that complains of calls at once, not of calls per minute
+	Lasting    bool          // the provider says that trying again is of no use
 	Fact       string        // a safe fact for people, like "15000 ms without data"; may be empty
 }
 
@@ -107,6 +108,9 @@ type Failure struct {
 func Fail(kind Kind, format string, args ...any) *Failure {
 	return &Failure{Kind: kind, Fact: fmt.Sprintf(format, args...)}
 }
+
+// Retryable says whether another attempt of the same call may succeed.
+func (f *Failure) Retryable() bool { return f.Kind.Retryable() && !f.Lasting }
 
 func (f *Failure) Error() string { return string(f.Kind) + ": " + f.Message() }
 

@@ -66,7 +66,11 @@ func (a *attempt) admit(waiting func()) error {
 
 // stream sends the attempt and returns when it is over and its permit given back.
 func (a *attempt) stream() {
-	a.watch.start(&a.work.spec.Timeouts, a.stop)
+	limits := a.work.spec.Timeouts
+	if a.work.spec.Whole { // it is silent until it is over
+		limits.FirstToken, limits.Stall = limits.Total, limits.Total
+	}
+	a.watch.start(&limits, a.stop)
 	answer, err := a.ask()
 	a.watch.end()
 	a.answer = answer

@@ -75,6 +75,10 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 			sink.Progress(false) // any data keeps a stream alive
 			return hang(ctx)
 		}},
+		{"total of a whole answer", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			return hang(ctx)
+		}},
 		{"total", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			for {
@@ -98,6 +102,7 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 				e, _ := newEngine(c.run, engine.Config{})
 				r := request("r", 1)
 				r.Calls[0].Timeouts = limits
+				r.Calls[0].Whole = strings.Contains(c.name, "whole")
 				tr := read(t.Context(), t, e, r)
 				if kind := tr.kind(t, "c0"); kind != c.want {
 					t.Errorf("%s, want %s", kind, c.want)

@@ -123,7 +123,7 @@ func appendFailure(b []byte, f *fanout.Failure) []byte {
 	b = append(b, `","message":`...)
 	b = appendString(b, f.Message())
 	b = append(b, `,"retryable":`...)
-	b = strconv.AppendBool(b, f.Kind.Retryable())
+	b = strconv.AppendBool(b, f.Retryable())
 	b = append(b, `,"status":`...)
 	b = appendUnless(b, int64(f.Status), 0)
 	b = append(b, `,"retry_after_ms":`...)

@@ -29,6 +29,8 @@ func refusal(response *http.Response, whole bool) *fanout.Failure {
 		if failure.RetryAfter == 0 {
 			failure.RetryAfter = f.retryAfter
 		}
+		// Not in any specification: OpenAI and Anthropic send it, and their own clients obey it.
+		failure.Lasting = response.Header.Get("X-Should-Retry") == "false"
 		return failure
 	case response.StatusCode != http.StatusOK:
 		failure := &fanout.Failure{Kind: fanout.StatusKind(response.StatusCode), Status: response.StatusCode}

@@ -69,7 +69,7 @@ func (c Config) Next(at Progress, failure *fanout.Failure, now time.Time, spend 
 		return Decision{Action: GiveUp}
 	}
 	wait := c.Wait(at.Tried, failure.RetryAfter)
-	if at.Tried < at.Attempts && failure.Kind.Retryable() && !lasting(at, failure) &&
+	if at.Tried < at.Attempts && failure.Retryable() && !lasting(at, failure) &&
 		now.Add(wait).Before(at.Deadline) && spend() {
 		reason := fanout.Again
 		if at.Said {

@@ -33,6 +33,7 @@ func TestWhatFollowsAFailedAttempt(t *testing.T) {
 		{"a transient failure with attempts left", retry.Progress{Attempts: 3, Tried: 1, Deadline: later}, fail(fanout.ServerError), yes, retry.Retry, fanout.Again},
 		{"the last attempt", retry.Progress{Attempts: 3, Tried: 3, Deadline: later}, fail(fanout.ServerError), yes, retry.GiveUp, ""},
 		{"the last attempt, with a fallback", retry.Progress{Attempts: 3, Tried: 3, Fallbacks: 1, Deadline: later}, fail(fanout.ServerError), yes, retry.Fallback, fanout.Fallback},
+		{"the provider says it is of no use", retry.Progress{Attempts: 3, Tried: 1, Deadline: later}, &fanout.Failure{Kind: fanout.ServerError, Lasting: true}, yes, retry.GiveUp, ""},
 		{"a lasting failure", retry.Progress{Attempts: 3, Tried: 1, Deadline: later}, fail(fanout.Auth), yes, retry.GiveUp, ""},
 		{"a lasting failure, with a fallback", retry.Progress{Attempts: 3, Tried: 1, Fallbacks: 1, Deadline: later}, fail(fanout.ContextTooLong), yes, retry.Fallback, fanout.Fallback},
 		{"after text", retry.Progress{Attempts: 3, Tried: 1, Fallbacks: 2, Said: true, Deadline: later}, fail(fanout.Incomplete), yes, retry.GiveUp, ""},

@@ -78,6 +78,7 @@ func Run(t *testing.T, subject Subject) {
 	t.Run("an answer in one piece counts only whole", subject.wholeCuts)
 	t.Run("an answer in one piece may be too large, too", subject.wholeTooLarge)
 	t.Run("every status has its kind", subject.statuses)
+	t.Run("a provider may say that trying again is of no use", subject.noUse)
 	t.Run("error bodies refine the kind", subject.errorBodies)
 	t.Run("errors inside a stream have their kind", subject.errorEvents)
 	t.Run("an error written into the stream as it is has its kind", subject.strayErrors)

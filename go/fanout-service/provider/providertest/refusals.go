@@ -29,6 +29,15 @@ func (s Subject) statuses(t *testing.T) {
 	}
 }
 
+func (s Subject) noUse(t *testing.T) {
+	for _, word := range []string{"false", "true", ""} {
+		_, _, err := s.ask(t.Context(), t, Call(), reply(500, "application/json", "{}", "X-Should-Retry", word))
+		if failure := failureOf(t, err); failure.Retryable() != (word != "false") {
+			t.Errorf("x-should-retry %q: retryable %v", word, failure.Retryable())
+		}
+	}
+}
+
 func (s Subject) errorBodies(t *testing.T) {
 	file := golden[struct {
 		Rows []struct {
