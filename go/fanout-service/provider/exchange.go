@@ -125,9 +125,11 @@ func (e *Endpoint) read(ctx context.Context, response *http.Response, f *fold, w
 	if failure := refusal(response, whole); failure != nil {
 		err = failure
 	} else if whole {
-		err = f.whole(response, e.wire)
+		err = f.whole(response, e.wire, e.config.Memory)
 	} else {
-		err = f.stream(sse.NewReader(response.Body, maxEvent), e.wire)
+		events := sse.NewReader(response.Body, maxEvent, e.config.Memory)
+		err = f.stream(events, e.wire)
+		events.Close()
 	}
 	// A finished answer stays one however the context ends behind it: what stalls then is only
 	// the usage.

@@ -8,6 +8,7 @@ import (
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/provider/jsonwalk"
+	"rex/fanout-service/provider/memory"
 	"rex/fanout-service/provider/sse"
 )
 
@@ -68,9 +69,13 @@ func (f *fold) stream(events *sse.Reader, wire Wire) error {
 }
 
 // whole reads an answer in one piece. Nothing of it counts before its last byte.
-func (f *fold) whole(response *http.Response, wire Wire) error {
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxEvent+1))
+func (f *fold) whole(response *http.Response, wire Wire, bound *memory.Bound) error {
+	hold := bound.Hold()
+	defer func() { _ = hold.Resize() }() // shrinking never fails
+	body, err := hold.ReadAll(response.Body, maxEvent)
 	switch {
+	case errors.Is(err, memory.ErrFull):
+		return errCrowdedMemory
 	case err != nil:
 		return fanout.Fail(fanout.Incomplete, "the connection broke")
 	case len(body) > maxEvent:
@@ -161,6 +166,8 @@ func (f *fold) end(err error, stray []byte) error {
 		return nil
 	case err == nil:
 		return fanout.Fail(fanout.Incomplete, "no finish reason")
+	case errors.Is(err, memory.ErrFull):
+		return errCrowdedMemory
 	case errors.Is(err, sse.ErrTooLong):
 		return fanout.Fail(fanout.ResponseTooLarge, "an event over %d MiB", maxEvent>>20)
 	}
@@ -172,6 +179,9 @@ func (f *fold) end(err error, stray []byte) error {
 	}
 	return fanout.Fail(fanout.Incomplete, "the connection broke")
 }
+
+// errCrowdedMemory ends an answer that is no larger than may be, but one of too many such.
+var errCrowdedMemory = fanout.Fail(fanout.ResponseTooLarge, "too many answers of this size at once")
 
 // answer is what the events came to; end has found no fault with it.
 func (f *fold) answer() fanout.Answer {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 
 	fanout "rex/fanout-service"
+	"rex/fanout-service/provider/memory"
 )
 
 // Config is one configured provider.
@@ -17,6 +18,7 @@ type Config struct {
 	Wire    string       // its format: WireOpenAI, WireAnthropic or WireGemini
 	Keys    []fanout.Key // at least one; fanout.NewKey("") when none is needed
 	Quirks  Quirks
+	Memory  *memory.Bound // for long events and whole answers, shared by all providers; nil: none
 	// Inject adds the headers that continue our trace at the provider; nil: none.
 	Inject func(ctx context.Context, header http.Header)
 }

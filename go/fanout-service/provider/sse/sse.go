@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+
+	"rex/fanout-service/provider/memory"
 )
 
 // ErrTooLong says that a line or an event exceeds the reader's limit.
@@ -14,7 +16,7 @@ var ErrTooLong = errors.New("sse: event too long")
 
 const (
 	firstBuffer = 2 << 10
-	keepBuffer  = 64 << 10 // larger buffers are let go once their event has been read
+	keepBuffer  = memory.Free // larger buffers are let go once their event has been read
 	keepStray   = 64 << 10
 )
 
@@ -32,19 +34,28 @@ type Reader struct {
 	err    error
 	data   []byte
 	stray  []byte
+	hold   memory.Hold
 }
 
-// NewReader reads from src; no line and no event may be longer than limit bytes.
-func NewReader(src io.Reader, limit int) *Reader {
-	return &Reader{src: src, limit: limit}
+// NewReader reads from src; no line and no event may be longer than limit bytes, and all readers
+// of bound (which may be nil) hold no more than that of long ones. Close gives back what is held.
+func NewReader(src io.Reader, limit int, bound *memory.Bound) *Reader {
+	return &Reader{src: src, limit: limit, hold: bound.Hold()}
+}
+
+// Close lets the buffers go. The source is not closed.
+func (r *Reader) Close() {
+	r.buf, r.data, r.start, r.end = nil, nil, 0, 0
+	_ = r.hold.Resize() // shrinking never fails
 }
 
 // Next returns the data of the next event that has any; the slice is valid until the next call.
 // At the end of the stream it returns io.EOF, whether or not an unfinished event was left over;
-// any other error of the source is returned as it is.
+// memory.ErrFull when there is no room for a long event; any other error of the source is returned as it is.
 func (r *Reader) Next() ([]byte, error) {
 	if cap(r.data) > keepBuffer {
 		r.data = nil
+		_ = r.hold.Resize(len(r.buf)) // shrinking never fails
 	}
 	r.data = r.data[:0]
 	seen := false
@@ -69,6 +80,9 @@ func (r *Reader) Next() ([]byte, error) {
 		}
 		if seen {
 			r.data = append(r.data, '\n')
+		}
+		if err := r.grow(len(r.data) + 1 + len(value)); err != nil {
+			return nil, err
 		}
 		r.data = append(r.data, value...)
 		seen = true
@@ -168,12 +182,15 @@ func (r *Reader) fill() error {
 		small := make([]byte, max(firstBuffer, 2*unread))
 		copy(small, r.buf[r.start:r.end])
 		r.buf, r.start, r.end = small, 0, unread
+		_ = r.hold.Resize(len(r.buf), cap(r.data)) // shrinking never fails
 	}
 	if r.start == r.end {
 		r.start, r.end = 0, 0
 	}
 	if r.end == len(r.buf) {
-		r.makeRoom()
+		if err := r.makeRoom(); err != nil {
+			return err
+		}
 	}
 	for range 100 { // a source that returns nothing, again and again, is broken
 		n, err := r.src.Read(r.buf[r.end:])
@@ -192,14 +209,32 @@ func (r *Reader) fill() error {
 	return r.err
 }
 
-func (r *Reader) makeRoom() {
+// grow makes room for an event of size bytes.
+func (r *Reader) grow(size int) error {
+	if size <= cap(r.data) {
+		return nil
+	}
+	size = max(size, min(2*cap(r.data), r.limit+1))
+	if err := r.hold.Resize(len(r.buf), cap(r.data), size); err != nil {
+		return err
+	}
+	r.data = append(make([]byte, 0, size), r.data...)
+	return r.hold.Resize(len(r.buf), size) // less than before
+}
+
+func (r *Reader) makeRoom() error {
 	unread := r.buf[r.start:r.end]
 	if len(unread) > len(r.buf)/2 || len(r.buf) == 0 {
-		grown := make([]byte, max(firstBuffer, 2*len(r.buf)))
+		size := min(max(firstBuffer, 2*len(r.buf)), r.limit+firstBuffer)
+		if err := r.hold.Resize(len(r.buf), size, cap(r.data)); err != nil {
+			return err
+		}
+		grown := make([]byte, size)
 		copy(grown, unread)
 		r.buf = grown
 	} else {
 		copy(r.buf, unread)
 	}
 	r.start, r.end = 0, len(unread)
+	return r.hold.Resize(len(r.buf), cap(r.data)) // never more than before
 }

@@ -14,7 +14,7 @@ import (
 
 // readAll returns the data of every event, and the error that ended the stream.
 func readAll(src io.Reader, limit int) (events []string, err error) {
-	r := sse.NewReader(src, limit)
+	r := sse.NewReader(src, limit, nil)
 	for {
 		data, err := r.Next()
 		if err != nil {
@@ -98,7 +98,7 @@ func TestLinesOfJSONInNoEventAreKept(t *testing.T) {
 		strings.Repeat("{}\n", 40_000): strings.Repeat("{}\n", 64<<10/3),
 	} {
 		for how, source := range sources {
-			r := sse.NewReader(source(stream), 1<<20)
+			r := sse.NewReader(source(stream), 1<<20, nil)
 			for {
 				if _, err := r.Next(); err != nil {
 					break
@@ -188,7 +188,7 @@ func BenchmarkNext(b *testing.B) {
 	var r *sse.Reader
 	for i := range b.N {
 		if i%1000 == 0 {
-			r = sse.NewReader(bytes.NewReader(stream), 1<<20)
+			r = sse.NewReader(bytes.NewReader(stream), 1<<20, nil)
 		}
 		if _, err := r.Next(); err != nil {
 			b.Fatal(err)
