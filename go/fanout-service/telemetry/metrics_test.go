@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
 	fanout "rex/fanout-service"
 	"rex/fanout-service/engine"
 	"rex/fanout-service/telemetry"
@@ -57,27 +59,27 @@ func TestAnAttemptIsCountedWithItsTimesAndTokens(t *testing.T) {
 	observe(t.Context(), m, newRequest("m", 3), failed, answered())
 	got := scrape(t, m)
 	for sample, want := range map[string]float64{
-		`rex_fanout_calls_total{provider="google",model="m",outcome="finished"}`:                     3,
-		`rex_fanout_attempts_total{provider="google",model="m",outcome="finished",reason="retry"}`:   3,
-		`rex_fanout_attempts_total{provider="google",model="m",outcome="overloaded",reason="first"}`: 3,
-		`rex_fanout_retries_total{provider="google",kind="overloaded"}`:                              3,
-		`rex_fanout_tokens_total{provider="google",model="m",direction="input"}`:                     21,
-		`rex_fanout_tokens_total{provider="google",model="m",direction="reasoning"}`:                 9,
-		`rex_fanout_workspace_tokens_total{workspace="w",direction="output"}`:                        36,
-		`rex_fanout_workspace_calls_total{workspace="w",outcome_class="finished"}`:                   3,
+		`rex_fanout_calls_total{model="m",outcome="finished",provider="google"}`:                     3,
+		`rex_fanout_attempts_total{model="m",outcome="finished",provider="google",reason="retry"}`:   3,
+		`rex_fanout_attempts_total{model="m",outcome="overloaded",provider="google",reason="first"}`: 3,
+		`rex_fanout_retries_total{kind="overloaded",provider="google"}`:                              3,
+		`rex_fanout_tokens_total{direction="input",model="m",provider="google"}`:                     21,
+		`rex_fanout_tokens_total{direction="reasoning",model="m",provider="google"}`:                 9,
+		`rex_fanout_workspace_tokens_total{direction="output",workspace="w"}`:                        36,
+		`rex_fanout_workspace_calls_total{outcome_class="finished",workspace="w"}`:                   3,
 		`rex_fanout_fanouts_total{outcome="done"}`:                                                   1,
 		`rex_fanout_cache_total{result="bypass"}`:                                                    3,
 		`rex_fanout_width_bucket{le="2"}`:                                                            0,
 		`rex_fanout_width_bucket{le="3"}`:                                                            1,
-		`rex_fanout_call_seconds_sum{provider="google",model="m"}`:                                   .267,
-		`rex_fanout_queue_seconds_sum{provider="google",model="m"}`:                                  .015,
-		`rex_fanout_connect_seconds_sum{provider="google",model="m"}`:                                .012,
-		`rex_fanout_first_token_seconds_sum{provider="google",model="m"}`:                            .12,
-		`rex_fanout_first_token_seconds_bucket{provider="google",model="m",le="0.025"}`:              0,
-		`rex_fanout_first_token_seconds_bucket{provider="google",model="m",le="0.05"}`:               3,
-		`rex_fanout_first_token_seconds_bucket{provider="google",model="m",le="+Inf"}`:               3,
-		`rex_fanout_inter_token_seconds_sum{provider="google",model="m"}`:                            .03,
-		`rex_fanout_inter_token_seconds_count{provider="google",model="m"}`:                          3,
+		`rex_fanout_call_seconds_sum{model="m",provider="google"}`:                                   .267,
+		`rex_fanout_queue_seconds_sum{model="m",provider="google"}`:                                  .015,
+		`rex_fanout_connect_seconds_sum{model="m",provider="google"}`:                                .012,
+		`rex_fanout_first_token_seconds_sum{model="m",provider="google"}`:                            .12,
+		`rex_fanout_first_token_seconds_bucket{model="m",provider="google",le="0.025"}`:              0,
+		`rex_fanout_first_token_seconds_bucket{model="m",provider="google",le="0.05"}`:               3,
+		`rex_fanout_first_token_seconds_bucket{model="m",provider="google",le="+Inf"}`:               3,
+		`rex_fanout_inter_token_seconds_sum{model="m",provider="google"}`:                            .03,
+		`rex_fanout_inter_token_seconds_count{model="m",provider="google"}`:                          3,
 		`rex_fanout_workspace_folded_total`:                                                          0,
 	} {
 		if value, ok := got[sample]; value != want || !ok {
@@ -143,6 +145,9 @@ func TestLabelsAreClosedSetsWhateverIsAsked(t *testing.T) {
 	seen := map[string]map[string]bool{"model": {}, "workspace": {}}
 	calls, folded := 0.0, 0.0
 	for sample, value := range scrape(t, m) {
+		if !strings.HasPrefix(sample, "rex_") {
+			continue
+		}
 		for _, pair := range labelPair.FindAllStringSubmatch(sample, -1) {
 			label, text := pair[1], pair[2]
 			switch {
@@ -177,7 +182,7 @@ func TestEveryKindOfTheContractHasItsOwnOutcome(t *testing.T) {
 	}
 	got := scrape(t, m)
 	for _, kind := range kinds(t) {
-		if got[`rex_fanout_calls_total{provider="google",model="m",outcome="`+kind+`"}`] != 1 {
+		if got[`rex_fanout_calls_total{model="m",outcome="`+kind+`",provider="google"}`] != 1 {
 			t.Errorf("%s is not told apart", kind)
 		}
 	}
@@ -192,7 +197,7 @@ func TestTheOperatorsWorkspacesAreToldApartAndNoOthers(t *testing.T) {
 	}
 	got := scrape(t, m)
 	for _, shown := range []string{"acme", "other", "none"} {
-		if got[`rex_fanout_workspace_calls_total{workspace="`+shown+`",outcome_class="stopped"}`] != 1 {
+		if got[`rex_fanout_workspace_calls_total{outcome_class="stopped",workspace="`+shown+`"}`] != 1 {
 			t.Errorf("%s is not counted", shown)
 		}
 	}
@@ -208,5 +213,67 @@ func TestAHedgeIsCountedByWhetherItWon(t *testing.T) {
 	got := scrape(t, m)
 	if got[`rex_fanout_hedges_total{provider="google",won="true"}`] != 1 || got[`rex_fanout_hedges_total{provider="google",won="false"}`] != 2 {
 		t.Error("hedges are not told apart")
+	}
+}
+
+func TestNamesThatAreNoTextAreShownAllTheSame(t *testing.T) {
+	m := telemetry.NewMetrics(nil)
+	r := newRequest("m\xff", 1)
+	r.Workspace = "w\xff"
+	observe(t.Context(), m, r, answered())
+	got := scrape(t, m)
+	if got["rex_fanout_calls_total{model=\"m\uFFFD\",outcome=\"finished\",provider=\"google\"}"] != 1 ||
+		got["rex_fanout_workspace_calls_total{outcome_class=\"finished\",workspace=\"w\uFFFD\"}"] != 1 {
+		t.Error("not counted")
+	}
+}
+
+func TestWhoIsCalledOtherIsCountedWithTheOthers(t *testing.T) {
+	m := telemetry.NewMetrics(nil)
+	r := newRequest("other", 1)
+	r.Workspace = "other"
+	observe(t.Context(), m, r, answered())
+	for i := range 201 {
+		r := newRequest(fmt.Sprint(i), 1)
+		r.Workspace = fmt.Sprint(i)
+		observe(t.Context(), m, r, answered())
+	}
+	got := scrape(t, m)
+	// 200 models and 100 workspaces have labels, "other" itself is one of them.
+	if models := got[`rex_fanout_calls_total{model="other",outcome="finished",provider="google"}`]; models != 3 {
+		t.Errorf("%v calls of other models, want 3", models)
+	}
+	if workspaces := got[`rex_fanout_workspace_calls_total{outcome_class="finished",workspace="other"}`]; workspaces != 103 {
+		t.Errorf("%v calls of other workspaces, want 103", workspaces)
+	}
+}
+
+func TestNamesAndHelpAreAsPrometheusWantsThem(t *testing.T) {
+	m := telemetry.NewMetrics(nil)
+	failed := refused(fanout.Overloaded, 529)
+	failed.Wait = time.Second
+	observe(t.Context(), m, newRequest("m", 1), failed, answered())
+	response := httptest.NewRecorder()
+	m.ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	problems, err := promlint.New(response.Body).Lint()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, problem := range problems {
+		if strings.HasPrefix(problem.Metric, "rex_") {
+			t.Errorf("%s: %s", problem.Metric, problem.Text)
+		}
+	}
+}
+
+func TestOpenMetricsAreGivenToWhoeverAsksForThem(t *testing.T) {
+	m := telemetry.NewMetrics(nil)
+	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	response := httptest.NewRecorder()
+	m.ServeHTTP(response, request)
+	if kind := response.Header().Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text") ||
+		!strings.HasSuffix(response.Body.String(), "# EOF\n") {
+		t.Errorf("%s: %s", kind, response.Body)
 	}
 }

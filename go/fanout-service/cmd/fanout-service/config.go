@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 
 	"rex/fanout-service/cache"
 	"rex/fanout-service/limit"
@@ -140,6 +141,8 @@ func (r *reader) redis(name string) *redis.Options {
 	options.PoolTimeout = options.ReadTimeout
 	options.PoolSize = redisPool
 	options.DisableIdentity = true
+	// Notices of a managed Redis that moves: they cost a command for each connection.
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return options
 }
 

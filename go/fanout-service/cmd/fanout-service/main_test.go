@@ -243,11 +243,11 @@ func TestMetricsTellOfCallsAndOfTheStateOfEveryPart(t *testing.T) {
 	_, _ = io.ReadAll(service.ask("ok").Body)
 	_, page := get(t, service.url+"/metrics")
 	for _, sample := range []string{
-		`rex_fanout_calls_total{provider="fake",model="ok",outcome="finished"} 1`,
-		`rex_fanout_workspace_calls_total{workspace="acme",outcome_class="finished"} 1`,
-		`rex_fanout_first_token_seconds_count{provider="fake",model="ok"} 1`,
+		`rex_fanout_calls_total{model="ok",outcome="finished",provider="fake"} 1`,
+		`rex_fanout_workspace_calls_total{outcome_class="finished",workspace="acme"} 1`,
+		`rex_fanout_first_token_seconds_count{model="ok",provider="fake"} 1`,
 		`rex_fanout_in_flight_fanouts `, `rex_fanout_in_flight_calls `, `rex_fanout_bytes_in_flight `,
-		`rex_fanout_cache_bytes `, `rex_fanout_log_lines_lost_total 0`, `process_open_fds `,
+		`rex_fanout_cache_bytes `, `rex_fanout_cache_flights `, `rex_fanout_log_lines_lost_total 0`, `process_open_fds `,
 	} {
 		if !strings.Contains(page, sample) {
 			t.Errorf("%q is missing", sample)
@@ -267,8 +267,20 @@ func TestTheDocumentedMetricsAreThoseThatAreShown(t *testing.T) {
 	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z]+) \\|").FindAllStringSubmatch(string(readme), -1) {
 		documented = append(documented, row[1]+" "+row[2])
 	}
-	service := start(t, map[string]string{"REX_REDIS_URL": "redis://127.0.0.1:1", "OTEL_ENABLED": "1"}).quiet()
+	pairs := fake(t)
+	pairs["REX_REDIS_URL"], pairs["OTEL_ENABLED"], pairs["REX_FANOUT_MAX_CONCURRENT"] = "redis://127.0.0.1:1", "1", "10"
+	service := start(t, pairs).quiet()
 	defer service.end()
+	// A metric with labels is shown once it has something to tell: one call is hedged, one
+	// is tried again, and in the end the provider wants to be left alone for long.
+	for model, fields := range map[string]string{"slow-once": `"hedge":{"after_ms":20},`, "flaky?percent=100": `"retry":{"attempts":2},`} {
+		response, err := post(t, http.DefaultClient, service.url, strings.Replace(question(model[:4], model), `"messages"`, fields+`"messages"`, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, response.Body)
+	}
+	_, _ = io.Copy(io.Discard, service.ask("rate-limited?retry_after=600").Body)
 	_, page := get(t, service.url+"/metrics")
 	for _, line := range regexp.MustCompile(`(?m)^# TYPE (rex_\S+ [a-z]+)$`).FindAllStringSubmatch(page, -1) {
 		shown = append(shown, line[1])

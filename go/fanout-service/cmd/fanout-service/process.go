@@ -11,14 +11,15 @@ import (
 	"syscall"
 )
 
-// Descriptors kept for what is no call: the log, listeners, Redis, the collector, a scrape. A
-// fifth of the rest is left for the connections of readers.
+// Descriptors kept for what is no call: the log, listeners, Redis, the collector, a scrape. A call
+// needs two of the rest, its own connection and, in a fan-out of one, its reader's. A fifth is left
+// for hedges and for connections that are idle.
 const (
 	reserved  = 256
-	callShare = 0.8
+	callShare = 0.8 / 2
 )
 
-// callsFor is how many calls there are file descriptors for; each needs a connection.
+// callsFor is how many calls there are file descriptors for, however narrow their fan-outs are.
 func callsFor(descriptors uint64) int {
 	if descriptors > math.MaxInt32 {
 		descriptors = math.MaxInt32

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -209,6 +210,33 @@ func TestServicesOfTheSameRedisShareAnswers(t *testing.T) {
 	}
 	if _, page := get(t, second.url+"/metrics"); !strings.Contains(page, "rex_fanout_shared_limits_up 1") {
 		t.Error("metrics do not say that limits are shared")
+	}
+}
+
+func TestARedisThatIsGoneIsNamedNowhere(t *testing.T) {
+	gone, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = gone.Close()
+	pairs := fake(t)
+	pairs["REX_REDIS_URL"] = "redis://:" + canary + "@" + gone.Addr().String()
+	p := launch(t, pairs)
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	response, err := post(t, client, p.url, question("x", "ok"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, response.Body)
+	_ = response.Body.Close()
+	_ = p.Process.Signal(syscall.SIGTERM)
+	<-p.ended
+	if !strings.Contains(p.log.String(), "Redis does not answer") {
+		t.Error("the log does not say that Redis is gone")
+	}
+	if strings.Contains(p.log.String(), gone.Addr().String()) || strings.Contains(p.log.String(), canary) {
+		t.Errorf("its address or password was told: %s", p.log.String())
 	}
 }
 

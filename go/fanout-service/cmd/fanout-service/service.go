@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/cache"
@@ -48,16 +49,17 @@ func newService(ctx context.Context, s settings, out *telemetry.Writer, log *slo
 		sources.Spans, spans = exporter, telemetry.NewSpans(exporter.Tracers())
 		w.close = append(w.close, exporter.Shutdown)
 	}
-	var store *cache.Store
 	if s.redis != nil {
+		// Not its own words: they name the address. Limits and cache say themselves when it is gone.
+		logging.Disable()
 		client := redis.NewClient(s.redis)
-		store = cache.NewStore(client, redisPrefix)
+		sources.Store = cache.NewStore(client, redisPrefix)
 		sources.Shared = limit.NewShared(client, redisPrefix, log)
 		w.close = append(w.close, func(context.Context) error { return client.Close() })
 	}
 	sources.Limiter = limit.New(s.limits, sources.Shared, log)
 	if s.cache != nil {
-		sources.Cache = cache.New(*s.cache, store, log)
+		sources.Cache = cache.New(*s.cache, sources.Store, log)
 		// Before Redis is closed: what is still to be written goes there.
 		w.close = append([]func(context.Context) error{sources.Cache.Close}, w.close...)
 	}
