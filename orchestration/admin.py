@@ -23,7 +23,10 @@ class ReadOnly:
 
 class CallInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Call
-    fields = ("label", "model", "state", "reason", "first_token_ms", "duration_ms")
+    fields = (
+        "label", "model", "state", "reason", "attempt", "cached_age_s", "first_token_ms",
+        "duration_ms",
+    )  # fmt: skip
 
 
 class SynthesisInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]

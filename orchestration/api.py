@@ -19,7 +19,7 @@ from orchestration.problems import ApiError
 from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
 from workspaces.access import Actor
 
-_FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of"})
+_FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of", "cache"})
 _KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
 
 
@@ -144,6 +144,7 @@ def run_request_from(data: dict[str, Any], idempotency_key: str | None) -> RunRe
         pipeline=_string(data, "pipeline"),
         models=_strings(data, "models"),
         replay_of=_run_id(data),
+        cache=_string(data, "cache"),
         idempotency_key=idempotency_key,
     )
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from orchestration.actions.start_run import InvalidRun, RunRequest
 from orchestration.catalogue import answering_models
 from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
+from orchestration.domain.run import CacheWish
 
 
 class StartForm(forms.Form):
@@ -20,6 +21,7 @@ class StartForm(forms.Form):
     prompt = forms.CharField(widget=forms.Textarea, strip=False, required=False)
     pipeline = forms.ChoiceField(required=False)
     models = forms.MultipleChoiceField(required=False, widget=forms.CheckboxSelectMultiple)
+    fresh = forms.BooleanField(required=False)
     idempotency_key = forms.CharField(widget=forms.HiddenInput, required=False, max_length=200)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -38,6 +40,7 @@ class StartForm(forms.Form):
             prompt=self.cleaned_data["prompt"],
             pipeline=self.cleaned_data["pipeline"] or None,
             models=tuple(self.cleaned_data["models"]),
+            cache=CacheWish.REFRESH if self.cleaned_data["fresh"] else None,
             idempotency_key=self._idempotency_key(),
         )
 

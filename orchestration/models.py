@@ -30,7 +30,8 @@ class Run(models.Model):
 
     ``lease_*`` and ``fence`` say who drives it: every write of a driver names its fence, so one
     that lost its lease changes nothing. ``settings`` is what was fixed at creation:
-    the pipeline's policy, and titles of the models whose id says nothing to people.
+    the pipeline's policy, titles of the models whose id says nothing to people, and what the run
+    wants of the cache.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -124,7 +125,9 @@ class ModelCall(models.Model):
 
 
 class Call(ModelCall):
-    """One model's answer within a run. ``started_ms`` is on the run's clock."""
+    """One model's answer within a run. ``started_ms`` is on the run's clock; ``attempt`` is the
+    one that is under way or comes next, 0 for an answer out of the cache, whose age was
+    ``cached_age_s``. Tokens and cost are sums over all attempts."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="calls")
     label = models.CharField(max_length=1)
@@ -134,6 +137,7 @@ class Call(ModelCall):
     rev = models.PositiveSmallIntegerField(default=0)
     stop_requested_at = models.DateTimeField(null=True, blank=True)
     started_ms = models.PositiveIntegerField(null=True, blank=True)
+    cached_age_s = models.PositiveIntegerField(null=True, blank=True)
 
     class Meta:
         ordering = ["label"]

@@ -34,6 +34,7 @@ PROBLEMS: Mapping[str, Problem] = {
     "empty_prompt": Problem(400, "Write a question first."),
     "invalid_text": Problem(400, "The text holds a NUL or half of a surrogate pair."),
     "unknown_pipeline": Problem(400, "There is no such pipeline."),
+    "unknown_cache": Problem(400, "cache takes use, refresh or off."),
     "no_models": Problem(400, "Choose at least one model."),
     "unknown_model": Problem(400, "There is no such model."),
     "provider_not_configured": Problem(400, "The model's provider is not configured."),

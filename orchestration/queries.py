@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from orchestration.domain.errors import sentence_for
-from orchestration.domain.run import CallState, RunStatus
+from orchestration.domain.run import CALL_ANSWERED, CallState, RunStatus
 from orchestration.live import tails
 from orchestration.models import Call, Run, Synthesis
 from workspaces.models import Workspace
@@ -55,7 +55,7 @@ def list_runs(
 ) -> tuple[list[RunRow], str | None]:
     """Newest first, and the cursor of the next page or None; raises BadCursor."""
     rows = Run.objects.in_workspace(workspace).annotate(
-        asked=Count("calls"), answered=Count("calls", filter=Q(calls__state=CallState.DONE))
+        asked=Count("calls"), answered=Count("calls", filter=Q(calls__state__in=CALL_ANSWERED))
     )
     if cursor:
         created_at, pk = _read_cursor(cursor)
@@ -154,12 +154,15 @@ def _call(call: Call, run: Run) -> dict[str, Any]:
         "started_ms": call.started_ms,
         "first_token_ms": call.first_token_ms,
         "duration_ms": call.duration_ms,
-        "tokens_per_s": tokens_per_s(call.output_tokens, call.first_token_ms, call.duration_ms),
+        "tokens_per_s": None
+        if call.state == CallState.CACHED
+        else tokens_per_s(call.output_tokens, call.first_token_ms, call.duration_ms),
         "input_tokens": call.input_tokens,
         "output_tokens": call.output_tokens,
         "usage_estimated": call.usage_estimated,
         "cost_micro_usd": call.cost_micro_usd,
         "finish_reason": call.finish_reason,
+        "cached_age_s": call.cached_age_s,
         "rev": call.rev,
         "text": call.text,
     }

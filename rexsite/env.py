@@ -42,12 +42,15 @@ class Env:
             raise ImproperlyConfigured(f"{name} takes one of: {', '.join(options)}.")
         return value
 
-    def integer(self, name: str, default: int, help: str, *, minimum: int = 0) -> int:
+    def integer(
+        self, name: str, default: int, help: str, *, minimum: int = 0, maximum: int = 10**12 - 1
+    ) -> int:
         value = self._read(Setting(name, "whole number", str(default), help), str(default))
         # Twelve digits are more than any setting means, and fewer than Python refuses to convert.
         whole = value.isascii() and value.isdigit() and len(value) <= 12
-        if not whole or int(value) < minimum:
-            raise ImproperlyConfigured(f"{name} takes a whole number of at least {minimum}.")
+        if not whole or not minimum <= int(value) <= maximum:
+            most = f" and at most {maximum}" if maximum < 10**12 - 1 else ""
+            raise ImproperlyConfigured(f"{name} takes a whole number of at least {minimum}{most}.")
         return int(value)
 
     def flag(self, name: str, default: bool, help: str) -> bool:

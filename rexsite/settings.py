@@ -48,6 +48,32 @@ FANOUT_BACKEND = env.choice(
     "Who calls the models: the Go service, or LiteLLM in process.",
 )
 FANOUT_URL = env.text("REX_FANOUT_URL", "http://127.0.0.1:8099", "Address of the Go service.")
+CALL_ATTEMPTS = env.integer(
+    "REX_CALL_ATTEMPTS",
+    3,
+    "Attempts at a model that fails before its first text, from 1 to 3.",
+    minimum=1,
+    maximum=3,
+)
+CACHE_ENABLED = env.flag(
+    "REX_CACHE_ENABLED",
+    env.flag("CACHE_ENABLED", True, "Counts where REX_CACHE_ENABLED is not set."),
+    "0: no answer is kept, none is taken from the cache.",
+)
+CACHE_TTL_S = env.integer(
+    "REX_CACHE_TTL_SECONDS", 86_400, "How long an answer is kept, in seconds.", minimum=1
+)
+CACHE_BYTES = env.integer(
+    "REX_CACHE_BYTES", 64 << 20, "Answers kept in memory, in bytes; 0: none are kept there."
+)
+REDIS_URL = env.text(
+    "REX_REDIS_URL",
+    "",
+    "Redis that shares cached answers: redis://:password@host:6379/0, rediss:// for TLS.",
+)
+if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
+    # The value is not repeated: it may hold a password.
+    raise ImproperlyConfigured("REX_REDIS_URL takes an address like redis://host:6379/0.")
 MODELS = env.names(
     "REX_MODELS",
     "local/brisk,local/plain,local/thorough",

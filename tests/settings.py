@@ -6,7 +6,7 @@ import tempfile
 # Before the real settings are read, and stronger than what the developer's shell has: a test that
 # found a real provider key could spend money.
 _STATE_DIR = tempfile.mkdtemp(prefix="rex-tests-")
-for _name in [name for name in os.environ if name.startswith(("REX_", "DATABASE_URL"))]:
+for _name in [name for name in os.environ if name.startswith(("REX_", "DATABASE_URL", "CACHE_"))]:
     if _name != "REX_CHROMIUM":
         del os.environ[_name]
 for _name in [

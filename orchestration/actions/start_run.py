@@ -20,7 +20,7 @@ from orchestration.domain.pipelines import (
     find_pipeline,
 )
 from orchestration.domain.routing import RECORDED, RoutingError
-from orchestration.domain.run import EventType, label_of
+from orchestration.domain.run import CacheWish, EventType, label_of
 from orchestration.fanout.select import resolve_model
 from orchestration.models import Call, Run
 from orchestration.queue import announce_run
@@ -40,12 +40,14 @@ class RunRequest:
 
     ``replay_of`` names a stored run of the same workspace whose recorded answers are played again
     with their real pacing, at no cost; prompt, pipeline and models are that run's and must be None.
+    ``cache`` is a CacheWish, "use" unless given; a replay has nothing to wish for.
     """
 
     prompt: str | None = None
     pipeline: str | None = None
     models: tuple[str, ...] | None = None
     replay_of: UUID | None = None
+    cache: str | None = None
     idempotency_key: str | None = None
 
 
@@ -80,7 +82,11 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         prompt=prompt,
         pipeline=pipeline.name,
         pipeline_version=pipeline.version,
-        settings={"policy": pipeline.policy, "titles": _titles(actor, [*models, synthesizer])},
+        settings={
+            "policy": pipeline.policy,
+            "titles": _titles(actor, [*models, synthesizer]),
+            "cache": _checked_cache(request.cache),
+        },
         synthesizer=synthesizer,
         deadline_s=settings.RUN_DEADLINE_S,
         seed=secrets.token_hex(16),
@@ -145,7 +151,7 @@ def _earlier(actor: Actor, key: str, digest: str) -> Run | None:
 
 
 def _original(actor: Actor, run_id: UUID, request: RunRequest) -> Run:
-    for field in ("prompt", "pipeline", "models"):
+    for field in ("prompt", "pipeline", "models", "cache"):
         if getattr(request, field) is not None:
             raise InvalidRun(
                 "replay_takes_nothing_else", field, f"A replay has the {field} of its run."
@@ -202,6 +208,15 @@ def check_text(field: str, text: str) -> None:
     """Refuse what cannot be stored or sent as UTF-8 everywhere: NUL and lone surrogates."""
     if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise InvalidRun("invalid_text", field, "The text holds a NUL or half of a surrogate pair.")
+
+
+def _checked_cache(wish: str | None) -> CacheWish:
+    try:
+        return CacheWish(CacheWish.USE if wish is None else wish)
+    except ValueError:
+        raise InvalidRun(
+            "unknown_cache", "cache", f"cache takes one of: {', '.join(CacheWish)}."
+        ) from None
 
 
 def _checked_pipeline(name: str | None) -> Pipeline:

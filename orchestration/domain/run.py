@@ -6,6 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 
+class CacheWish(StrEnum):
+    """What a run wants of the cache: known answers where there are any; fresh ones, kept for later
+    runs; or nothing to do with it."""
+
+    USE = "use"
+    REFRESH = "refresh"
+    OFF = "off"
+
+
 class RunStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
@@ -31,10 +40,9 @@ class CallState(StrEnum):
     SKIPPED = "skipped"
 
 
-CALL_ENDED = frozenset(
+CALL_ANSWERED = frozenset({CallState.CACHED, CallState.DONE})
+CALL_ENDED = CALL_ANSWERED | frozenset(
     {
-        CallState.CACHED,
-        CallState.DONE,
         CallState.FAILED,
         CallState.TIMEOUT,
         CallState.CANCELLED,
@@ -49,6 +57,7 @@ class EventType(StrEnum):
     RUN_STARTED = "run.started"
     CALL_STARTED = "call.started"
     CALL_FIRST_TOKEN = "call.first_token"
+    CALL_ATTEMPT_FAILED = "call.attempt_failed"
     CALL_FINISHED = "call.finished"
     CALL_FAILED = "call.failed"
     CALL_CANCEL_REQUESTED = "call.cancel_requested"
@@ -104,11 +113,15 @@ def _apply(state: Fold, event: Mapping[str, Any]) -> None:
             state.calls = dict.fromkeys(event["labels"], CallState.QUEUED)
         case EventType.CALL_STARTED:
             state.status = RunStatus.RUNNING
-            state.calls[event["call"]] = CallState.WAITING
+            again = event["attempt"] > 1
+            state.calls[event["call"]] = CallState.RETRYING if again else CallState.WAITING
         case EventType.CALL_FIRST_TOKEN:
             state.calls[event["call"]] = CallState.STREAMING
+        case EventType.CALL_ATTEMPT_FAILED if event["wait_ms"] is not None:
+            state.calls[event["call"]] = CallState.RETRYING
         case EventType.CALL_FINISHED:
-            state.calls[event["call"]] = CallState.DONE
+            cached = event.get("cached", False)
+            state.calls[event["call"]] = CallState.CACHED if cached else CallState.DONE
         case EventType.CALL_FAILED:
             state.calls[event["call"]] = CallState(event["state"])
         case EventType.SYNTHESIS_REVISED:

@@ -70,18 +70,39 @@ class Ledger:
         flow.stored = flow.length
         return {"text": flow.text(), "pacing": flow.pacing}
 
+    def start_over(self, label: str) -> None:
+        """A call's text begins anew: readers, the row and the tail drop what they have."""
+        flow = self.flow(label)
+        flow.start_over()
+        self.tails.restore(self.run_id, label, flow.rev, "")
+        self.call_row(label, rev=flow.rev, text="", pacing=[])
+
     def numbers(
-        self, stream: str, ended_ms: int | None, usage: wire.Usage | None, model: str
+        self,
+        stream: str,
+        ended_ms: int | None,
+        usage: wire.Usage | None,
+        model: str,
+        *,
+        price: Price | None = None,
     ) -> dict[str, Any]:
-        """The numbers of an ended call, by the fan-out's clock; counted into the run's totals."""
+        """The numbers of an ended call, by the fan-out's clock; see ``spend``."""
         flow = self.flow(stream)
-        numbers: dict[str, Any] = {
+        times = {
             "first_token_ms": flow.first_token_ms(),
-            "duration_ms": None if ended_ms is None else max(0, ended_ms - flow.begin_ms),
+            "duration_ms": None if ended_ms is None else flow.since_begin(ended_ms),
         }
+        return times | self.spend(stream, usage, model, price=price)
+
+    def spend(
+        self, stream: str, usage: wire.Usage | None, model: str, *, price: Price | None = None
+    ) -> dict[str, Any]:
+        """Count an attempt of ``stream`` into the run's totals; the sums over its attempts so far,
+        which are empty where none was counted. ``price`` is that of ``model`` unless given."""
+        flow = self.flow(stream)
         if usage is None:
-            return numbers
-        price = self._price_of(model)
+            return flow.spent
+        price = price or self._price_of(model)
         cost = None if price is None else cost_micro_usd(usage, price)
         self.totals["input_tokens"] += usage.input_tokens
         self.totals["output_tokens"] += usage.output_tokens
@@ -89,13 +110,16 @@ class Ledger:
         self.cost_micro_usd = (
             None if cost is None or self.cost_micro_usd is None else self.cost_micro_usd + cost
         )
-        return numbers | {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "usage_estimated": usage.estimated,
-            "cost_micro_usd": cost,
+        before = flow.spent
+        before_cost = before.get("cost_micro_usd", 0)
+        flow.spent = {
+            "input_tokens": before.get("input_tokens", 0) + usage.input_tokens,
+            "output_tokens": before.get("output_tokens", 0) + usage.output_tokens,
+            "cached_tokens": before.get("cached_tokens", 0) + usage.cached_tokens,
+            "usage_estimated": before.get("usage_estimated", False) or usage.estimated,
+            "cost_micro_usd": None if cost is None or before_cost is None else before_cost + cost,
         }
+        return flow.spent
 
     def take(self) -> Batch:
         """What is to be written now; the journal goes on with an empty batch."""
@@ -118,6 +142,7 @@ class Ledger:
         """Text of a run that another driver began; its facts are folded already."""
         flow = self.flow(stream)
         flow.parts, flow.length, flow.stored = [stored.text], len(stored.text), len(stored.text)
+        flow.rev = rev
         flow.pacing = [list(piece) for piece in stored.pacing]
         self._pieces = max([self._pieces, *(piece[3] for piece in flow.pacing)])
         version = None if stream in self.models else self.state.version(int(stream[1:]))

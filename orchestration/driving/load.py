@@ -5,6 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from orchestration.domain.policies import Policy, from_mapping
+from orchestration.domain.run import CacheWish
 from orchestration.facts import TimedFact, facts_of
 from orchestration.models import Call, Run, Synthesis
 
@@ -26,7 +27,10 @@ class DrivenRun:
     workspace_id: UUID
     fence: int
     prompt: str
+    pipeline: str
+    pipeline_version: int
     policy: Policy
+    cache: CacheWish
     synthesizer: str
     deadline_s: int
     created_at: datetime
@@ -67,7 +71,11 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         workspace_id=run.workspace_id,
         fence=fence,
         prompt=run.prompt,
+        pipeline=run.pipeline,
+        pipeline_version=run.pipeline_version,
         policy=from_mapping({"preset": run.settings["policy"]}),
+        # Runs accepted before there was a cache say nothing of it.
+        cache=CacheWish(run.settings.get("cache", CacheWish.USE)),
         synthesizer=run.synthesizer,
         deadline_s=run.deadline_s,
         created_at=run.created_at,

@@ -1,17 +1,29 @@
-"""The requests a driver sends through the one door: the fan-out of calls, and single syntheses."""
+"""The requests a driver sends through the one door: the fan-out of calls, and single syntheses.
 
+Calls are tried again only while they have said nothing (``restart`` is false): a reader has seen
+the text and the draft may be built on it, and both would lose it for an answer that may break off
+again. Fallbacks and hedges are not asked for: a run asks the models somebody chose.
+
+Answers may come from the cache and go there. Syntheses bypass it: their prompts hold what the
+answers had said at some moment, between fences of the run's own, so none is ever asked twice.
+"""
+
+from collections import Counter
 from dataclasses import replace
 
 from django.conf import settings
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType, to_builtins
+from msgspec.structs import replace as with_fields
 
 from orchestration.domain import plain_prompts, prompts
-from orchestration.domain.routing import LOCAL, RECORDED
+from orchestration.domain.cache_key import Question, cache_key
+from orchestration.domain.routing import LOCAL, RECORDED, Target
+from orchestration.domain.run import CacheWish
 from orchestration.domain.synthesis import StartSynthesis, State
 from orchestration.driving.load import DrivenRun
 from orchestration.fanout import wire
 from orchestration.fanout.client import call_for
-from orchestration.fanout.select import resolve_model
+from orchestration.fanout.select import address_of, resolve_model
 
 # Calls run for as long as their run may: a model that is slow but steady is the policy's to cut.
 FIRST_TOKEN_MS = 60_000
@@ -33,11 +45,52 @@ def calls_request(run: DrivenRun, labels: list[str], *, time_left_ms: int) -> wi
     """All of ``labels`` as one fan-out. Raises RoutingError when a model is no longer offered."""
     question = (wire.Message("user", run.prompt),)
     timeouts = _timeouts(time_left_ms)
-    calls = tuple(
-        call_for(resolve_model(run.models[label]), label, question, timeouts=timeouts)
-        for label in labels
+    candidates = _candidates(run)
+    calls: list[wire.CallRequest] = []
+    for label in labels:
+        target = resolve_model(run.models[label])
+        call = call_for(target, label, question, timeouts=timeouts)
+        cache = _cache_use(run, call, candidates[label])
+        calls.append(with_fields(call, retry=_retry(target), cache=cache))
+    return _fanout(calls_fanout_id(run), run, tuple(calls), time_left_ms)
+
+
+def _retry(target: Target) -> wire.Retry | UnsetType:
+    """What is played from a recording ends as it did then, also where it failed."""
+    if target.provider == RECORDED:
+        return UNSET
+    return wire.Retry(attempts=settings.CALL_ATTEMPTS, restart=False)
+
+
+def _candidates(run: DrivenRun) -> dict[str, int]:
+    """How many calls before it ask the same model, by label."""
+    seen: Counter[str] = Counter()
+    candidates = {}
+    for label in sorted(run.models):
+        candidates[label] = seen[run.models[label]]
+        seen[run.models[label]] += 1
+    return candidates
+
+
+def _cache_use(run: DrivenRun, call: wire.CallRequest, candidate: int) -> wire.CacheUse | UnsetType:
+    wished = settings.CACHE_ENABLED and run.cache is not CacheWish.OFF
+    if not wished or call.provider == RECORDED:
+        return UNSET
+    question = Question(
+        workspace=str(run.workspace_id),
+        pipeline=run.pipeline,
+        pipeline_version=run.pipeline_version,
+        provider=call.provider,
+        address=address_of(call.provider),
+        model=call.model,
+        messages=to_builtins(call.messages),
+        params={} if call.params is UNSET else to_builtins(call.params),
+        candidate=candidate,
     )
-    return _fanout(calls_fanout_id(run), run, calls, time_left_ms)
+    # Signed for this purpose alone: the server's key also signs sessions.
+    secret = f"rex.cache:{settings.SECRET_KEY}".encode()
+    key = cache_key(secret, question)
+    return wire.CacheUse(key, "write" if run.cache is CacheWish.REFRESH else "read_write")
 
 
 def synthesis_request(
@@ -69,6 +122,7 @@ def synthesis_request(
         params=params,
         timeouts=_timeouts(time_left_ms),
     )
+    call = with_fields(call, retry=_retry(target))
     return _fanout(synthesis_fanout_id(run, command.version), run, (call,), time_left_ms)
 
 
@@ -84,5 +138,9 @@ def _fanout(
     fanout_id: str, run: DrivenRun, calls: tuple[wire.CallRequest, ...], time_left_ms: int
 ) -> wire.FanoutRequest:
     return wire.FanoutRequest(
-        id=fanout_id, request_id=run.request_id or UNSET, deadline_ms=time_left_ms, calls=calls
+        id=fanout_id,
+        request_id=run.request_id or UNSET,
+        workspace=str(run.workspace_id),
+        deadline_ms=time_left_ms,
+        calls=calls,
     )

@@ -51,7 +51,10 @@ class VersionJournal:
             return
         match event:
             case wire.Started():
-                self._ledger.flow(stream).begin_ms = event.at_ms
+                # Its call asks for no restart, so no attempt follows one that has said something.
+                self._ledger.flow(stream).begin(event.at_ms)
+            case wire.AttemptFailed():
+                self._ledger.spend(stream, event.usage, self._synthesizer)
             case wire.Chunk():
                 self._chunk(version, event, at_ms)
             case wire.Finished():

@@ -16,6 +16,7 @@ from orchestration.domain.routing import Provider
 from orchestration.fanout.client import FanoutClient, FanoutRefused, FanoutUnavailable
 from orchestration.fanout.relay import NOT_COUNTED, Counted, estimated_tokens, stop_kind
 from orchestration.fanout.wire import (
+    AttemptFailed,
     CallRequest,
     Chunk,
     Event,
@@ -23,6 +24,7 @@ from orchestration.fanout.wire import (
     FanoutRequest,
     Finished,
     FinishReason,
+    Reason,
     Started,
     Timing,
     Usage,
@@ -60,11 +62,24 @@ class Hang:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt that fails after ``pieces``, with another one ``wait_s`` later."""
+
+    kind: ErrorKind | str
+    wait_s: float = 0.0
+    pieces: Sequence[tuple[float, str]] = ()
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Script:
-    """``pieces`` are (seconds after the one before, text)."""
+    """``pieces`` are (seconds after the one before, text). ``failing`` come before it; with
+    ``cached_age_ms`` it is an answer out of the cache."""
 
     pieces: Sequence[tuple[float, str]] = ()
     ending: Finish | Fail | Cut | Hang = Finish()
+    failing: Sequence[Attempt] = ()
+    cached_age_ms: int | None = None
 
 
 Scripts = Mapping[str, Script | Callable[[CallRequest], Script]]
@@ -120,7 +135,15 @@ class ScriptedClient(FanoutClient):
         raise FanoutRefused(422, f"no script for call {call.id}", None)
 
 
-Step = str | Finish | Fail | Cut
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """An attempt begins, or with number 0 a replay."""
+
+    attempt: int
+    reason: Reason
+
+
+Step = str | Finish | Fail | Cut | Attempt | _Begin
 
 
 class _Play:
@@ -135,10 +158,15 @@ class _Play:
         self._calls = {call.id: call for call in request.calls}
         self._open = dict.fromkeys(self._calls)
         self._written = dict.fromkeys(self._calls, 0)
+        self._attempts = dict.fromkeys(self._calls, 0)
+        self._ages = {
+            call.id: script.cached_age_ms
+            for call, script in zip(request.calls, scripts, strict=True)
+        }
         self._moments: dict[str, tuple[int | None, int | None]] = {}
         self._stops: list[tuple[str, ErrorKind]] = []
         self._stopped = asyncio.Event()
-        self._steps: list[tuple[float, int, str, Step | None]] = []
+        self._steps: list[tuple[float, int, str, Step]] = []
         for call, script in zip(request.calls, scripts, strict=True):
             self._plan(call.id, script)
 
@@ -163,15 +191,28 @@ class _Play:
         return [self._event(call_id, step)] if call_id in self._open else []
 
     def _plan(self, call_id: str, script: Script) -> None:
-        at_s = 0.0
-        self._push(at_s, call_id, None)
-        for after_s, text in script.pieces:
-            at_s += after_s
-            self._push(at_s, call_id, text)
+        at_s, number = 0.0, 0 if script.cached_age_ms is not None else 1
+        begin = _Begin(number, "first" if number else "cache")
+        for attempt in script.failing:
+            at_s = self._plan_pieces(at_s, call_id, begin, attempt.pieces)
+            self._push(at_s, call_id, attempt)
+            at_s += attempt.wait_s
+            number += 1
+            begin = _Begin(number, "restart" if attempt.pieces else "retry")
+        at_s = self._plan_pieces(at_s, call_id, begin, script.pieces)
         if not isinstance(script.ending, Hang):
             self._push(at_s + script.ending.after_s, call_id, script.ending)
 
-    def _push(self, at_s: float, call_id: str, step: Step | None) -> None:
+    def _plan_pieces(
+        self, at_s: float, call_id: str, begin: _Begin, pieces: Sequence[tuple[float, str]]
+    ) -> float:
+        self._push(at_s, call_id, begin)
+        for after_s, text in pieces:
+            at_s += after_s
+            self._push(at_s, call_id, text)
+        return at_s
+
+    def _push(self, at_s: float, call_id: str, step: Step) -> None:
         heapq.heappush(self._steps, (at_s, len(self._steps), call_id, step))
 
     async def _wait(self) -> None:
@@ -193,12 +234,17 @@ class _Play:
         # The step that is due has its own time: the same run gives the same moments.
         self._now_s = min(max(self._now_s, elapsed_s), max(due_s, self._now_s), self._deadline_s)
 
-    def _event(self, call_id: str, step: Step | None) -> Event:
+    def _event(self, call_id: str, step: Step) -> Event:
         at_ms = round(self._now_s * 1000)
         call = self._calls[call_id]
         match step:
-            case None:
-                return Started(call_id, at_ms, 1, "first", call.provider, call.model)
+            case _Begin():
+                self._attempts[call_id] = step.attempt
+                self._written[call_id] = 0
+                self._moments.pop(call_id, None)
+                return Started(call_id, at_ms, step.attempt, step.reason, call.provider, call.model)
+            case Attempt():
+                return self._attempt_failed(call_id, step)
             case str():
                 first, _ = self._moments.get(call_id, (None, None))
                 self._moments[call_id] = (at_ms if first is None else first, at_ms)
@@ -213,14 +259,30 @@ class _Play:
                 return Finished(
                     call_id,
                     at_ms,
-                    1,
+                    self._attempts[call_id],
                     call.provider,
                     call.model,
                     step.reason,
                     self._usage(call_id, step.counted),
                     self._timing(call_id),
-                    cached_age_ms=None,
+                    cached_age_ms=self._ages[call_id],
                 )
+
+    def _attempt_failed(self, call_id: str, step: Attempt) -> AttemptFailed:
+        row = row_of(step.kind)
+        return AttemptFailed(
+            call_id,
+            round(self._now_s * 1000),
+            self._attempts[call_id],
+            row.kind,
+            row.sentence,
+            row.retryable,
+            step.status,
+            None,
+            round(step.wait_s * 1000),
+            self._usage(call_id, NOT_COUNTED) if self._written[call_id] else None,
+            self._timing(call_id),
+        )
 
     def _fail(self, call_id: str, step: Fail) -> Failed:
         del self._open[call_id]
@@ -229,7 +291,7 @@ class _Play:
         return Failed(
             call_id,
             round(self._now_s * 1000),
-            1,
+            self._attempts[call_id],
             row.kind,
             row.sentence,
             row.retryable,

@@ -59,6 +59,12 @@ def resolve_model(model_id: str) -> Target:
     return resolve(model_id, providers_of(endpoints()))
 
 
+def address_of(provider: str) -> str:
+    """Where a provider is reached; empty for one that is not known."""
+    endpoint = endpoints().get(provider)
+    return "" if endpoint is None else endpoint.base_url
+
+
 def offered_models() -> tuple[OfferedModel, ...]:
     return catalogue(providers_of(endpoints()))
 

@@ -53,6 +53,20 @@ def duration(ms: float | None) -> str:
 
 
 @register.filter
+def age(seconds: int) -> str:
+    """How old something is, in its largest unit: "12 s old", "3 h old", "2 days old"."""
+    if seconds < 1:
+        return "just now"
+    if seconds < 60:
+        return f"{seconds} s old"
+    if seconds < 3_600:
+        return f"{seconds // 60} min old"
+    if seconds < 48 * 3_600:
+        return f"{seconds // 3_600} h old"
+    return f"{seconds // 86_400} days old"
+
+
+@register.filter
 def count(value: int | None) -> str:
     return "—" if value is None else f"{value:,}"
 
@@ -150,6 +164,8 @@ def call_words(call: Mapping[str, Any]) -> str:
             return "answering"
         case "retrying":
             return f"retrying, attempt {call['attempt']}"
+        case "cached":
+            return f"cached, {age(call['cached_age_s'] or 0)}"
         case "done":
             return f"done in {duration(call['duration_ms'])}"
         case "timeout":

@@ -14,6 +14,7 @@ from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.claim_runs import claim_runs, renew_lease
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.bridge import in_database
+from orchestration.domain.cost import Price
 from orchestration.domain.errors import ErrorKind, sentence_for
 from orchestration.domain.run import RUN_ENDED, TRANSIENT, fold
 from orchestration.domain.synthesis import consequence
@@ -22,14 +23,25 @@ from orchestration.driving.load import load_run
 from orchestration.facts import facts_of
 from orchestration.fanout.client import FanoutRefused
 from orchestration.fanout.recorded import RecordedClient
-from orchestration.fanout.scripted import Cut, Fail, Hang, Script, ScriptedClient
+from orchestration.fanout.scripted import Attempt, Cut, Fail, Hang, Script, ScriptedClient
 from orchestration.fanout.wire import Event, FanoutRequest
 from orchestration.live import tails
 from orchestration.models import Call, Run, RunEvent, Synthesis
-from orchestration.queries import snapshot_of
+from orchestration.queries import list_runs, snapshot_of
 from orchestration.recordings import load_recording
 from tests.conftest import Person
-from tests.runs import A_TEXT, answers, drive, driven, late_answers, log_of, make_run, types_of
+from tests.runs import (
+    A_TEXT,
+    B_TEXT,
+    answers,
+    drive,
+    driven,
+    late_answers,
+    log_of,
+    make_run,
+    said,
+    types_of,
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
 
@@ -104,6 +116,80 @@ async def test_a_failing_model_keeps_its_part_and_the_others_carry_the_answer(
     assert call.message
     assert run.status in ("done", "degraded")
     assert run.answer
+
+
+async def test_an_attempt_that_fails_first_is_a_fact_and_the_next_one_answers(
+    alice: Person,
+) -> None:
+    again = Script(said(B_TEXT).pieces, failing=[Attempt("overloaded", wait_s=0.2, status=503)])
+    run = await driven(alice, answers(B=again))
+
+    call = await in_database(lambda: run.calls.get(label="B"))
+    assert (call.state, call.attempt, call.text, call.rev) == ("done", 2, B_TEXT, 0)
+    events = [e for e in await in_database(log_of, run) if e.get("call") == "B"]
+    failed = next(e for e in events if e["type"] == "call.attempt_failed")
+    assert (failed["attempt"], failed["kind"], failed["status"]) == (1, "overloaded", 503)
+    assert failed["wait_ms"] == 200
+    started = [e for e in events if e["type"] == "call.started"]
+    assert [(e["attempt"], e["reason"], e["rev"]) for e in started] == [
+        (1, "first", 0),
+        (2, "retry", 0),
+    ]
+    assert call.started_ms == started[0]["at_ms"]
+    assert (call.first_token_ms or 0) >= 100, "a reader waits for the answer, not for an attempt"
+
+
+async def test_a_restart_begins_the_text_anew_for_everybody(alice: Person) -> None:
+    first = Attempt("incomplete", wait_s=0.3, pieces=[(0.01, "Words that were taken back. ")])
+    again = Script(said(B_TEXT).pieces, failing=[first])
+    run = await driven(alice, answers(B=again), pipeline="wait-all")
+
+    call = await in_database(lambda: run.calls.get(label="B"))
+    assert (call.state, call.attempt, call.text, call.rev) == ("done", 2, B_TEXT, 1)
+    assert "taken back" not in (run.answer or "")
+    assert call.pacing[-1][1] == len(B_TEXT)
+    spent = [e for e in await in_database(log_of, run) if e["type"] == "call.attempt_failed"]
+    assert 0 < spent[0]["output_tokens"] < call.output_tokens, "both attempts were paid for"
+    state = fold(await in_database(log_of, run))
+    assert state.calls == await in_database(lambda: dict(run.calls.values_list("label", "state")))
+
+
+async def test_a_call_that_waits_for_its_next_attempt_is_retrying(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    waiting = Script([(0.01, "Never said")], failing=[Attempt("overloaded", wait_s=30)])
+    client = ScriptedClient(answers(C=waiting), speed=1)
+    driving = asyncio.create_task(drive(run, client))
+    await _until(run, lambda events: "call.attempt_failed" in types_of(events))
+
+    call = await in_database(lambda: run.calls.get(label="C"))
+    assert (call.state, call.attempt) == ("retrying", 2)
+    assert await in_database(cancel_run, run=run)
+    await driving
+    call = await in_database(lambda: run.calls.get(label="C"))
+    assert (call.state, call.attempt) == ("cancelled", 1), "the second attempt was never made"
+
+
+async def test_a_cached_answer_says_how_old_it_is_and_costs_nothing(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "orchestration.actions.drive_run.price_of", lambda model: Price(10**6, 10**6)
+    )
+    known = Script([(0.0, A_TEXT)], cached_age_ms=12_600_999)
+    run = await driven(alice, answers(A=known))
+
+    call = await in_database(lambda: run.calls.get(label="A"))
+    assert (call.state, call.cached_age_s, call.attempt) == ("cached", 12_600, 0)
+    assert call.output_tokens
+    assert call.cost_micro_usd == 0
+    shown = await in_database(snapshot_of, run)
+    assert shown["calls"][0]["tokens_per_s"] is None
+    assert shown["calls"][1]["cost_micro_usd"] > 0
+    assert shown["totals"]["cost_micro_usd"] == run.cost_micro_usd
+    state = fold(await in_database(log_of, run))
+    assert state.calls == await in_database(lambda: dict(run.calls.values_list("label", "state")))
+    rows, _ = await in_database(list_runs, alice.workspace)
+    assert rows[0].answers == "3/3"
 
 
 async def test_one_survivor_is_shown_verbatim_and_marked_degraded(alice: Person) -> None:

@@ -82,6 +82,14 @@ def an_answer(label: str) -> Iterator[wire.Event]:
     )  # fmt: skip
 
 
+def a_failed_attempt(label: str) -> Iterator[wire.Event]:
+    yield wire.Started(label, 1, attempt=1, reason="first", provider="local", model=label)
+    yield wire.AttemptFailed(
+        call=label, at_ms=4, attempt=1, kind=ErrorKind.OVERLOADED, message="Busy.", retryable=True,
+        status=503, retry_after_ms=None, wait_ms=200, usage=None, timing_ms=TIMING,
+    )  # fmt: skip
+
+
 def a_failure(label: str) -> wire.Failed:
     return wire.Failed(
         call=label, at_ms=5, attempt=1, kind=ErrorKind.CONNECTION,
@@ -97,7 +105,8 @@ def written() -> dict[EventType, set[frozenset[str]]]:
     for event in (*an_answer("A"), *an_answer("B")):
         played.call(event)
     played.command(domain.CancelCall("C", "stop.superseded"))
-    played.call(a_failure("C"))
+    for event in (*a_failed_attempt("C"), a_failure("C")):
+        played.call(event)
 
     sources = (domain.Source("A", len(ANSWER)), domain.Source("B", len(ANSWER)))
     for version in (1, 2):

@@ -21,9 +21,9 @@ from orchestration.domain.run import (
 
 LOG: list[dict[str, Any]] = [
     {"type": "run.started", "labels": ["A", "B", "C"]},
-    {"type": "call.started", "call": "A"},
-    {"type": "call.started", "call": "B"},
-    {"type": "call.started", "call": "C"},
+    {"type": "call.started", "call": "A", "attempt": 1},
+    {"type": "call.started", "call": "B", "attempt": 1},
+    {"type": "call.started", "call": "C", "attempt": 1},
     {"type": "call.first_token", "call": "A"},
     {"type": "call.first_token", "call": "B"},
     {"type": "synthesis.started", "version": 1},
@@ -69,6 +69,27 @@ def test_part_of_a_log_tells_where_each_call_was(seen: int, a: str, b: str) -> N
     assert state.status == RunStatus.RUNNING
     assert (state.calls["A"], state.calls["B"]) == (CallState(a), CallState(b))
     assert state.seq == seen
+
+
+def test_a_call_that_is_attempted_again_is_retrying_until_its_first_text() -> None:
+    told: list[dict[str, Any]] = [
+        {"type": "call.attempt_failed", "call": "A", "attempt": 1, "wait_ms": 200},
+        {"type": "call.started", "call": "A", "attempt": 2},
+        {"type": "call.first_token", "call": "A"},
+    ]
+    log = LOG[:2] + [{**event, "seq": 3 + n} for n, event in enumerate(told)]
+    states = [fold(log[:seen]).calls["A"] for seen in range(2, 6)]
+    assert states == ["waiting", "retrying", "retrying", "streaming"]
+
+
+def test_an_attempt_that_fails_beside_another_changes_nothing() -> None:
+    lost = {"type": "call.attempt_failed", "call": "A", "attempt": 1, "wait_ms": None, "seq": 6}
+    assert fold([*LOG[:5], lost]).calls["A"] == CallState.STREAMING
+
+
+def test_an_answer_out_of_the_cache_ends_cached() -> None:
+    end = {"type": "call.finished", "call": "A", "cached": True, "seq": 6}
+    assert fold([*LOG[:5], end]).calls["A"] == CallState.CACHED
 
 
 def test_a_version_that_failed_leaves_the_one_before() -> None:

@@ -26,7 +26,7 @@ function call(label) {
     label, model: `local/${label}`, provider: "local", state: "queued", reason: null, message: "",
     attempt: 1, stopping: false, started_ms: null, first_token_ms: null, duration_ms: null,
     tokens_per_s: null, input_tokens: 0, output_tokens: 0, usage_estimated: false,
-    cost_micro_usd: null, finish_reason: null, rev: 0, text: "",
+    cost_micro_usd: null, finish_reason: null, cached_age_s: null, rev: 0, text: "",
   };
 }
 
@@ -74,7 +74,7 @@ class Server {
   /** One thing happens. Returns false once the run has ended. */
   step() {
     const { r, truth } = this;
-    const alive = truth.calls.filter((row) => !["done", "failed"].includes(row.state));
+    const alive = truth.calls.filter((row) => !["cached", "done", "failed"].includes(row.state));
     const running = truth.synthesis.versions.find((row) => row.state === "running");
     if (!alive.length && !running) return this.end();
     if (running && r.chance(0.3)) return this.synthesize(running);
@@ -88,30 +88,43 @@ class Server {
     const { r } = this;
     if (row.state === "queued") {
       row.state = "waiting";
-      row.started_ms = this.fact("call.started", { call: row.label, attempt: 1 });
+      row.started_ms = this.fact("call.started", { call: row.label, attempt: 1, rev: 0 });
       if (this.truth.status === "queued") this.truth.status = "running";
-      this.streams.set(row.label, { rev: 0, text: [] });
+      this.streams.set(row.label, { rev: 0, text: [], attempt: 1 });
       this.open.set(row.label, this.streams.get(row.label));
       return;
     }
     const stream = this.streams.get(row.label);
-    if (row.state === "waiting" || row.state === "retrying") {
+    if (row.state === "retrying" && row.attempt > stream.attempt) {
+      stream.attempt = row.attempt;
+      if (stream.text.length) [stream.rev, stream.text] = [stream.rev + 1, []];
+      this.fact("call.started", { call: row.label, attempt: row.attempt, rev: stream.rev });
+    } else if (row.state === "waiting" || row.state === "retrying") {
       row.state = "streaming";
       row.first_token_ms = 7;
       this.fact("call.first_token", { call: row.label, first_token_ms: 7 });
     } else if (r.chance(0.04)) {
-      row.attempt += 1;
-      row.state = "retrying";
-      this.fact("call.started", { call: row.label, attempt: row.attempt });
-      stream.rev += 1;
-      stream.text = [];
+      // One of two that were under way failed: the other goes on, and nothing changes but the sums.
+      const alone = r.chance(0.7);
+      row.input_tokens += 2;
+      this.fact("call.attempt_failed", {
+        call: row.label, attempt: row.attempt, kind: "overloaded", input_tokens: row.input_tokens,
+        wait_ms: alone ? 40 : null,
+      });
+      if (alone) [row.state, row.attempt] = ["retrying", row.attempt + 1];
     } else if (r.chance(0.06)) {
-      row.state = r.chance(0.7) ? "done" : "failed";
+      row.state = r.pick(["done", "cached", "failed"]);
       const known = { input_tokens: 3, output_tokens: 5, cost_micro_usd: 8, duration_ms: 40 };
       Object.assign(row, known);
       const chars = stream.text.length;
-      if (row.state === "done") this.fact("call.finished", { call: row.label, chars, ...known });
-      else {
+      if (row.state !== "failed") {
+        const cached = row.state === "cached";
+        if (cached) row.cached_age_s = 7;
+        this.fact("call.finished", {
+          call: row.label, chars, cached, cached_age_s: row.cached_age_s, attempt: row.attempt,
+          ...known,
+        });
+      } else {
         Object.assign(row, { reason: "server_error", message: "It failed." });
         this.fact("call.failed", {
           call: row.label, state: "failed", kind: "server_error", message: "It failed.", chars,

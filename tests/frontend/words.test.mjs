@@ -24,7 +24,7 @@ function run({ status, calls, state, shown, writing, degraded = false }) {
 }
 
 const functions = {
-  money: format.money, duration: format.duration, speed: format.speed, count: format.count,
+  money: format.money, duration: format.duration, age: format.age, speed: format.speed, count: format.count,
   labels: format.list, run_word: words.runWord, call_words: words.callWords,
   call_note: words.callNote,
   pace_sentence: words.paceSentence, version_words: words.versionWords,

@@ -177,13 +177,18 @@ def _ask(layout: Layout, *arguments: str) -> Ended:
 
 
 def test_only_the_answer_goes_to_stdout(layout: Layout, rex: FakeRex) -> None:
-    ended = _ask(layout, "--models", "m/a, m/b", "--pipeline", "fast")
+    ended = _ask(layout, "--models", "m/a, m/b", "--pipeline", "fast", "--fresh")
     assert ended.out == "It is blue.\n\nWhy?\n"
     assert "A m/a: done" in ended.err
     assert "degraded (deadline)" in ended.err
     assert ended.code == 3
     assert rex.bodies == [
-        {"prompt": "Why is the sky blue?", "pipeline": "fast", "models": ["m/a", "m/b"]}
+        {
+            "prompt": "Why is the sky blue?",
+            "pipeline": "fast",
+            "models": ["m/a", "m/b"],
+            "cache": "refresh",
+        }
     ]
     assert rex.authorised == {"Bearer sk-rex-test"}
 

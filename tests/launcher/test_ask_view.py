@@ -1,11 +1,16 @@
 """The terminal's fold: the log in any delivery gives one view, and model text stays text."""
 
+import json
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 
-from launcher.ask.outcome import exit_code, exit_code_of_problem, money, summary
+from launcher.ask.outcome import age, exit_code, exit_code_of_problem, money, summary
 from launcher.ask.panel import plain_line, rendered, safe
 from launcher.ask.view import Event, MissingText, RunView, apply
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LOG: list[Event] = [
     {"seq": 1, "type": "run.started", "at_ms": 0, "labels": ["A", "B"], "models": ["m/a", "m/b"]},
@@ -210,3 +215,48 @@ def test_the_last_line_says_how_it_ended_and_where_it_is() -> None:
     assert summary(run, "http://x/runs/1/") == (
         "done · 6.1 s · 1 of 2 answers · 512 tokens · — · http://x/runs/1/"
     )
+
+
+def test_a_call_that_is_tried_again_says_so_and_drops_what_it_had_said() -> None:
+    again: list[Event] = [
+        {
+            "seq": 3,
+            "type": "call.attempt_failed",
+            "at_ms": 2,
+            "call": "A",
+            "attempt": 1,
+            "kind": "overloaded",
+            "wait_ms": 250,
+        },
+        {"seq": 4, "type": "call.started", "at_ms": 3, "call": "A", "attempt": 2, "rev": 1},
+    ]
+    view = RunView()
+    for event in (*LOG[:2], {**LOG[4], "seq": 2}):
+        view = apply(view, event)
+    view = apply(view, again[0])
+    assert plain_line(view, again[0]).endswith("A m/a: attempt 1 failed (overloaded)")
+    assert (view.calls["A"].state, view.calls["A"].attempt) == ("retrying", 2)
+    view = apply(view, again[1])
+    assert plain_line(view, again[1]).endswith("A m/a: retrying, attempt 2")
+    assert (view.calls["A"].stream.rev, view.calls["A"].stream.text) == (1, "")
+
+
+def test_a_cached_answer_says_how_old_it_is() -> None:
+    end: Event = {
+        "seq": 3,
+        "type": "call.finished",
+        "at_ms": 5,
+        "call": "A",
+        "cached": True,
+        "cached_age_s": 12_600,
+        "output_tokens": 7,
+    }
+    view = RunView()
+    for event in (*LOG[:2], end):
+        view = apply(view, event)
+    assert plain_line(view, end).endswith("A m/a: cached (3 h old), 7 tokens")
+
+
+def test_an_age_is_told_in_the_words_of_the_page() -> None:
+    words = json.loads((ROOT / "tests/frontend/words.json").read_text(encoding="utf-8"))
+    assert [age(seconds) for seconds, _ in words["age"]] == [said for _, said in words["age"]]

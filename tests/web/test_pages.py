@@ -136,6 +136,14 @@ def test_sending_the_same_form_twice_makes_one_run(alice: Person) -> None:
     assert runs() == 1
 
 
+def test_a_question_is_asked_afresh_where_that_is_ticked(alice: Person) -> None:
+    browser = alice.browser()
+    for ticked in ({}, {"fresh": "on"}):
+        assert post(browser, **ticked).status_code == 302
+    wishes = Run.objects.everywhere().order_by("created_at").values_list("settings", flat=True)
+    assert [settings["cache"] for settings in wishes] == ["use", "refresh"]
+
+
 def test_going_back_and_asking_something_else_is_another_run(alice: Person) -> None:
     """A browser may bring the form back as it was left, its hidden key included."""
     browser = alice.browser()

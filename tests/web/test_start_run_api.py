@@ -219,6 +219,7 @@ def test_a_model_named_twice_is_asked_twice(alice: Person) -> None:
         ("pipeline", "synthesis"),
         ("models", ["local/brisk"]),
         ("models", []),
+        ("cache", "refresh"),
     ],
 )
 def test_a_replay_takes_nothing_else(alice: Person, field: str, value: Any) -> None:
@@ -279,3 +280,17 @@ def test_a_failure_of_ours_is_a_problem_with_the_request_id(
     monkeypatch.setattr("orchestration.api.start_run", broken)
     problem = refused(post(alice.api(), {"prompt": "Why?"}), 500, "internal")
     assert "secret" not in json.dumps(problem)
+
+
+@pytest.mark.parametrize(("wish", "kept"), [({}, "use"), ({"cache": "refresh"}, "refresh")])
+def test_what_a_run_wants_of_the_cache_is_kept_with_it(
+    alice: Person, wish: dict[str, str], kept: str
+) -> None:
+    assert post(alice.api(), {"prompt": "Why?", **wish}).status_code == 202
+    assert Run.objects.everywhere().get().settings["cache"] == kept
+
+
+def test_a_wish_nobody_knows_is_refused(alice: Person) -> None:
+    problem = refused(post(alice.api(), {"prompt": "Why?", "cache": "maybe"}), 400, "unknown_cache")
+    assert problem["errors"][0]["field"] == "cache"
+    refused(post(alice.api(), {"prompt": "Why?", "cache": True}), 400, "wrong_type")

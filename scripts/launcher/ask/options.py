@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="PATH", help="read the question from a file; - is stdin")
     parser.add_argument("--pipeline", metavar="NAME", help="how to answer (synthesis)")
     parser.add_argument("--models", metavar="A,B", help="models to ask, comma-separated")
+    parser.add_argument("--fresh", action="store_true", help="ask again what the cache knows")
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--json", action="store_true", help="print the whole run as one JSON object"
@@ -78,6 +79,8 @@ def body_of(options: argparse.Namespace, question: str) -> dict[str, object]:
         body["pipeline"] = options.pipeline
     if options.models:
         body["models"] = _names(options.models)
+    if options.fresh:
+        body["cache"] = "refresh"
     return body
 
 

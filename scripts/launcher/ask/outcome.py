@@ -48,6 +48,14 @@ def summary(run: Mapping[str, Any], url: str) -> str:
     return " · ".join([*parts, url] if url else parts)
 
 
+def age(seconds: int) -> str:
+    """How old an answer is: ``12 s old``, ``3 h old``; the page says it in the same words."""
+    for size, unit in ((172_800, ""), (3_600, "h"), (60, "min"), (1, "s")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} old" if unit else f"{seconds // 86_400} days old"
+    return "just now"
+
+
 def money(micro_usd: int | None) -> str:
     """``$0.0031``; an unknown price is a dash, never a wrong number."""
     if micro_usd is None:

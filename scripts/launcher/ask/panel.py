@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text as RichText
 
-from launcher.ask.outcome import money
+from launcher.ask.outcome import age, money
 from launcher.ask.view import CallView, Event, RunView, is_text
 
 # What a model writes must not steer the terminal: escapes, carriage returns, bidirectional marks.
@@ -28,7 +28,13 @@ _MARKS = {
     "cancelled": "■",
     "skipped": "–",
 }
-_STYLES = {"done": "green", "failed": "red", "timeout": "red", "streaming": "cyan"}
+_STYLES = {
+    "done": "green",
+    "cached": "green",
+    "failed": "red",
+    "timeout": "red",
+    "streaming": "cyan",
+}
 
 
 def safe(text: str) -> str:
@@ -114,6 +120,10 @@ def plain_line(view: RunView, event: Event) -> str:
         return ""
     at = f"{event.get('at_ms', view.at_ms) / 1000:6.1f} s  "
     match event["type"]:
+        case "call.attempt_failed":
+            call = view.calls.get(event["call"])
+            words = f"attempt {event['attempt']} failed ({event['kind']})"
+            return f"{at}{call.label} {call.model}: {words}" if call else ""
         case "call.started" | "call.first_token" | "call.finished" | "call.failed":
             call = view.calls.get(event["call"])
             return at + _call_words(call) if call else ""
@@ -134,7 +144,7 @@ def plain_line(view: RunView, event: Event) -> str:
 
 def _call_words(call: CallView) -> str:
     words = f"{call.label} {call.model}: {_state_words(call)}"
-    if call.state == "done" and call.output_tokens is not None:
+    if call.state in ("done", "cached") and call.output_tokens is not None:
         words += f", {call.output_tokens} tokens"
     if call.state == "streaming" and call.first_token_ms is not None:
         words += f" after {call.first_token_ms / 1000:.2f} s"
@@ -144,6 +154,8 @@ def _call_words(call: CallView) -> str:
 def _state_words(call: CallView) -> str:
     if call.state == "retrying":
         return f"retrying, attempt {call.attempt}"
+    if call.state == "cached" and call.cached_age_s is not None:
+        return f"cached ({age(call.cached_age_s)})"
     return f"{call.state} ({call.reason})" if call.reason else call.state
 
 

@@ -45,6 +45,7 @@ class CallView:
     tokens_per_s: float | None = None
     output_tokens: int | None = None
     cost_micro_usd: int | None = None
+    cached_age_s: int | None = None
     stream: Text = Text()
 
 
@@ -135,17 +136,28 @@ def _call_fact(view: RunView, event: Event) -> RunView:
     if label not in view.calls:
         return view
     if kind == "call.started":
-        state = "waiting" if event["attempt"] == 1 else "retrying"
-        return _with_call(view, event, state=state, attempt=event["attempt"])
+        state = "retrying" if event["attempt"] > 1 else "waiting"
+        stream = view.calls[event["call"]].stream
+        if event.get("rev", 0) > stream.rev:
+            stream = Text(event["rev"])
+        return _with_call(view, event, state=state, attempt=event["attempt"], stream=stream)
+    if kind == "call.attempt_failed":
+        if event["wait_ms"] is None:
+            return view
+        return _with_call(view, event, state="retrying", attempt=event["attempt"] + 1)
     if kind == "call.first_token":
         return _with_call(view, event, state="streaming", first_token_ms=event["first_token_ms"])
     numbers = {
         name: event[name]
-        for name in ("first_token_ms", "tokens_per_s", "output_tokens", "cost_micro_usd")
+        for name in (
+            "first_token_ms", "tokens_per_s", "output_tokens", "cost_micro_usd", "cached_age_s",
+            "attempt",
+        )
         if event.get(name) is not None
-    }
+    }  # fmt: skip
     if kind == "call.finished":
-        return _with_call(view, event, state="done", **numbers)
+        state = "cached" if event.get("cached") else "done"
+        return _with_call(view, event, state=state, **numbers)
     if kind == "call.failed":
         words = {"state": event["state"], "reason": event["kind"], "message": event["message"]}
         return _with_call(view, event, **words, **numbers)

@@ -24,6 +24,15 @@ export function duration(ms) {
   return `${Math.floor(seconds / 3_600)} h ${pad(Math.floor((seconds % 3_600) / 60))} min`;
 }
 
+/** Seconds, in the largest unit: "12 s old", "3 h old", "2 days old". */
+export function age(seconds) {
+  if (seconds < 1) return "just now";
+  if (seconds < 60) return `${seconds} s old`;
+  if (seconds < 3_600) return `${Math.floor(seconds / 60)} min old`;
+  if (seconds < 48 * 3_600) return `${Math.floor(seconds / 3_600)} h old`;
+  return `${Math.floor(seconds / 86_400)} days old`;
+}
+
 export const count = (value) => (value == null ? "—" : grouped.format(value));
 
 /** Tokens per second: one decimal below ten. */

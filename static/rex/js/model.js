@@ -10,7 +10,7 @@ export const ANSWERED = new Set(["cached", "done"]);
 
 const NUMBERS = [
   "input_tokens", "output_tokens", "usage_estimated", "cost_micro_usd", "first_token_ms",
-  "duration_ms", "tokens_per_s", "finish_reason",
+  "duration_ms", "tokens_per_s", "finish_reason", "cached_age_s", "attempt",
 ];
 
 /** A model from a snapshot (the JSON of GET /api/runs/{id}). `dirty` names what to draw. */
@@ -200,6 +200,14 @@ const FACTS = {
     call.state = event.attempt > 1 ? "retrying" : "waiting";
     call.attempt = event.attempt;
     call.started_ms ??= event.at_ms;
+    if (event.rev > call.rev) [call.rev, call.text, call.points] = [event.rev, "", 0];
+  }),
+
+  "call.attempt_failed": withCall((call, event) => {
+    numbers(call, event);
+    if (event.wait_ms == null) return;
+    call.state = "retrying";
+    call.attempt = event.attempt + 1;
   }),
 
   "call.first_token": withCall((call, event) => {

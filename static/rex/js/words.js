@@ -1,7 +1,7 @@
 // States in words. Decisions only; format.js prints the numbers, the render modules draw.
 // The server says the same in rex_format.py; tests/frontend/words.json holds both to it.
 
-import { duration, list } from "./format.js";
+import { age, duration, list } from "./format.js";
 import { ANSWERED, ENDED_CALL, ENDED_RUN } from "./model.js";
 
 const RUN = {
@@ -16,6 +16,7 @@ export function callWords(call) {
     case "waiting": return "thinking";
     case "streaming": return "answering";
     case "retrying": return `retrying, attempt ${call.attempt}`;
+    case "cached": return `cached, ${age(call.cached_age_s ?? 0)}`;
     case "done": return `done in ${duration(call.duration_ms)}`;
     case "timeout": return "timed out";
     case "cancelled": return call.reason === "stop.superseded" ? "not needed" : "stopped";
