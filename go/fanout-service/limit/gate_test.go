@@ -235,6 +235,7 @@ func TestAnOpenBreakerAnswersAtOnceAndOneProbeGoesThrough(t *testing.T) {
 		other.Target.Model = "other"
 		admit(t, l, other).Done(Outcome{})
 		time.Sleep(f.RetryAfter)
+		admit(t, l, askFor("a")).Done(Outcome{Neutral: true}) // a probe that was cancelled: another may go
 
 		var probes, turnedAway atomic.Int64
 		var wg sync.WaitGroup

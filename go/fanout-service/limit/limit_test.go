@@ -151,7 +151,7 @@ func TestAWaiterLeavesWithItsContextOrAtItsDeadline(t *testing.T) {
 	})
 }
 
-// line up starts an ask and waits until it waits.
+// lineUp starts an ask and waits until it waits.
 func lineUp(t *testing.T, l *Limiter, ask Ask, served chan<- string, name string) {
 	go func() {
 		p, err := l.Admit(t.Context(), ask)

@@ -140,6 +140,39 @@ func TestASlotOfAnotherProcessIsWaitedFor(t *testing.T) {
 	eventually(t, "no slot is in use", func() bool { return inUse(t, address) == 0 })
 }
 
+func TestManyWhoWaitForOtherProcessesAskRedisSeldom(t *testing.T) {
+	address := redistest.Start(t)
+	one, other := replica(t, address, fixed(20), time.Minute, 10*time.Second, nil), replica(t, address, fixed(20), time.Minute, 10*time.Second, nil)
+	var holders []*Permit
+	for range 20 {
+		holders = append(holders, admit(t, one, askFor("a")))
+	}
+	asked := func() (n int64) {
+		client := redis.NewClient(&redis.Options{Addr: address})
+		defer client.Close()
+		stats := client.Info(t.Context(), "commandstats").Val()
+		_, calls, _ := strings.Cut(stats, "cmdstat_evalsha:")
+		if _, err := fmt.Sscanf(calls, "calls=%d", &n); err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	begun, before := time.Now(), asked()
+	var wg sync.WaitGroup
+	for range 200 {
+		wg.Go(func() { admit(t, other, askFor("a")).Done(Outcome{}) })
+	}
+	time.Sleep(2 * time.Second)
+	if n, most := asked()-before, 20+int64(time.Since(begun)/askAgain); n > most {
+		t.Errorf("asked %d times, want %d at most", n, most)
+	}
+	for _, p := range holders {
+		p.Done(Outcome{})
+	}
+	wg.Wait()
+	eventually(t, "no slot is in use", func() bool { return inUse(t, address) == 0 })
+}
+
 func TestASlotInUseIsRenewed(t *testing.T) {
 	address := redistest.Start(t)
 	const lease = 600 * time.Millisecond
@@ -162,7 +195,7 @@ func TestHolder(t *testing.T) {
 	if address == "" {
 		return
 	}
-	l := replica(t, address, fixed(3), 2*time.Second, 10*time.Second, nil)
+	l := replica(t, address, fixed(4), 2*time.Second, 10*time.Second, nil)
 	for range 3 {
 		admit(t, l, askFor("a"))
 	}
@@ -181,18 +214,20 @@ func TestTheSlotsOfAKilledProcessComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	survivor := admit(t, replica(t, address, fixed(4), 2*time.Second, 10*time.Second, nil), askFor("a"))
+	defer survivor.Done(Outcome{})
 	line := make([]byte, len("holding"))
 	if _, err := io.ReadFull(output, line); err != nil || string(line) != "holding" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	l := replica(t, address, fixed(3), 2*time.Second, 10*time.Second, nil)
+	l := replica(t, address, fixed(4), 2*time.Second, 10*time.Second, nil)
 	noWait := askFor("a")
 	noWait.NoWait = true
 	refused(t, l, noWait)
 	_ = holder.Process.Kill()
 	_ = holder.Wait()
-	if n := inUse(t, address); n != 3 {
-		t.Errorf("%d slots in use, want the 3 of the killed process", n)
+	if n := inUse(t, address); n != 4 {
+		t.Errorf("%d slots in use, want 3 of the killed process and one more", n)
 	}
 	for range 3 {
 		defer admit(t, l, askFor("a")).Done(Outcome{})
@@ -222,7 +257,7 @@ func TestAFrozenOrDeadRedisHoldsNobodyUp(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			server := redistest.New(t)
 			said := &log{}
-			l := replica(t, server.Addr, fixed(4), time.Minute, 0, slog.New(slog.NewTextHandler(said, nil)))
+			l := replica(t, server.Addr, fixed(4), time.Hour, 0, slog.New(slog.NewTextHandler(said, nil)))
 			var stop atomic.Bool
 			var calls atomic.Int64
 			var wg sync.WaitGroup
