@@ -29,6 +29,7 @@ _KNOWN: Final = (
     ("insufficient_quota", ErrorKind.AUTH),
     ("billing", ErrorKind.AUTH),
     ("invalid_api_key", ErrorKind.AUTH),
+    ("no_db_connection", ErrorKind.AUTH),  # LiteLLM's proxy: no key but its own is known there
     ("authentication", ErrorKind.AUTH),
     ("permission", ErrorKind.AUTH),
     ("overloaded", ErrorKind.OVERLOADED),

@@ -35,6 +35,7 @@ var codes = []phrase{
 	{"billing", fanout.Auth},
 	{"invalid_api_key", fanout.Auth},
 	{"api_key_invalid", fanout.Auth},
+	{"no_db_connection", fanout.Auth}, // LiteLLM's proxy, of a key it has no database to look up in
 	{"authentication", fanout.Auth},
 	{"unauthenticated", fanout.Auth},
 	{"permission", fanout.Auth},
