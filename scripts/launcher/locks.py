@@ -23,6 +23,31 @@ _ENVIRONMENTS = {
 }
 # What the load test measures Rex beside: installed apart from it, and only for that.
 _PEERS = ["litellm[proxy]==1.106.2", "tensorzero==2026.6.0"]
+# LiteLLM's proxy, which tests put in front of the embedded model, with what it imports when it has
+# neither a database nor a cloud. The rest of its extra is as large again.
+_LITELLM_PROXY = [
+    "litellm==1.106.2",
+    "apscheduler",
+    "backoff",
+    "cryptography",
+    "expression",
+    "fastapi",
+    "fastapi-sso",
+    "mcp",
+    "orjson",
+    "pyjwt",
+    "python-multipart",
+    "redis",
+    "soundfile",
+    "uvicorn",
+    "uvloop",
+    "websockets",
+]
+_APART = {
+    "peers.lock": (_PEERS, []),
+    # At the versions that the whole extra allows.
+    "litellm-proxy.lock": (_LITELLM_PROXY, ["--constraint", "peers.lock"]),
+}
 _COMMON = ["--generate-hashes", "--universal", "--python-version", "3.11", "--no-header"]
 _COMMON += ["--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--quiet"]
 
@@ -32,15 +57,20 @@ def lock(layout: Layout, upgrade: bool) -> None:
     tool, env = uv(layout), uv_environ(layout)
     common: list[str | Path] = [*_COMMON, *(["--upgrade"] if upgrade else [])]
     lists = {name: (wanted, ["--no-deps"]) for name, wanted in _ALONE.items()}
-    for name, (wanted, options) in (lists | {"peers.lock": (_PEERS, [])}).items():
+    for name, (wanted, options) in (lists | _APART).items():
         source = layout.state / f"{name}.in"
         source.write_text("\n".join(wanted) + "\n", encoding="utf-8")
-        _compile(layout, name, [tool, "pip", "compile", source, *options, *common], env)
+        placed = _placed(layout, options)
+        _compile(layout, name, [tool, "pip", "compile", source, *placed, *common], env)
         source.unlink()
     for name, options in _ENVIRONMENTS.items():
-        placed = [layout.requirements / o if o.endswith(".lock") else o for o in options]
+        placed = _placed(layout, options)
         _compile(layout, name, [tool, "pip", "compile", "pyproject.toml", *placed, *common], env)
     say("Locked. Run ./rex test before committing requirements/.")
+
+
+def _placed(layout: Layout, options: list[str]) -> list[str | Path]:
+    return [layout.requirements / o if o.endswith(".lock") else o for o in options]
 
 
 def _compile(layout: Layout, name: str, command: list[str | Path], env: dict[str, str]) -> None:

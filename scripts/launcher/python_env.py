@@ -147,6 +147,18 @@ def _runs(python: Path) -> bool:
     return done.returncode == 0
 
 
+def install_apart(layout: Layout, what: str, lock_name: str, target: Path) -> None:
+    """A whole environment of its own in ``target``, exactly as locked, with a stamp when done."""
+    tool, env = uv(layout), uv_environ(layout)
+    # Made in its place, not beside it: the programs of an environment know where it is.
+    venv: list[str | Path] = [tool, "venv", "--clear", "--python", sys.executable, target]
+    run_tool(layout, what, venv, env=env)
+    lock = layout.requirements / lock_name
+    sync: list[str | Path] = [tool, "pip", "sync", "--require-hashes", "--python", target, lock]
+    run_tool(layout, what, sync, env=env)
+    write_stamp(target / "stamp", digest_of([lock]))
+
+
 def install_wheels(layout: Layout, what: str, lock_name: str, target: Path) -> None:
     """The wheels of one lock, without dependencies, into a directory of their own."""
     command: list[str | Path] = [uv(layout), "pip", "install", "--python", layout.python]

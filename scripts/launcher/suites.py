@@ -13,17 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import chromium, frontend, go_build, prepare, redis_server
+from launcher import chromium, frontend, go_build, litellm_proxy, prepare, redis_server
 from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.steps import run_tool, say
 
 # Each optional suite with the pytest marker of the tests that need the same thing.
-SUITES = {"browser": "browser", "go": "golang", "localmodel": "localmodel", "redis": "redis"}
+SUITES = {
+    "browser": "browser",
+    "go": "golang",
+    "litellm": "litellm",
+    "localmodel": "localmodel",
+    "redis": "redis",
+}
 # What is looked for on this machine, and the variable in which its tests find it.
 _PROGRAMS = (
     ("browser", "REX_CHROMIUM", chromium.find),
     ("redis", "REX_REDIS_SERVER", redis_server.find),
+    ("litellm", "REX_LITELLM_PROXY", litellm_proxy.find),
 )
 # The Go package that starts a Redis for tests.
 _STARTS_REDIS = "/internal/redistest"

@@ -52,7 +52,10 @@ def test_without_a_python_that_is_new_enough_it_says_so(checkout: Path, tmp_path
         (("--nonsense",), "unknown arguments: --nonsense"),
         (("up", "--port", "http"), "is not a port"),
         (("up", "--model", "gpt-9"), "invalid choice"),
-        (("test", "--without", "everything"), "the suites are browser, go, localmodel, redis"),
+        (
+            ("test", "--without", "everything"),
+            "the suites are browser, go, litellm, localmodel, redis",
+        ),
         (("ask",), "Give a question"),
         (("ask", "a", "--file", "-"), "Give one of the two"),
         (("ask", "a", "--file", "/nowhere"), "Give one of the two"),
