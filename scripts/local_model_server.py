@@ -1,6 +1,6 @@
 """The embedded model: an OpenAI-compatible server on the loopback interface, offline.
 
-    python scripts/local_model_server.py [--model NAME] [--port 8100]
+    python scripts/local_model_server.py [--model NAME] [--port 8100] [--slots]
 
 It answers POST /v1/chat/completions (streams, usage, JSON schemas), GET /v1/models and GET /health.
 Run by `./rex up`; by hand it needs the environment `./rex up` made.
@@ -28,7 +28,7 @@ REPEAT_PENALTY = 1.08
 REPEAT_WINDOW_TOKENS = 128
 
 
-def serve(name: str, port: int) -> None:
+def serve(name: str, port: int, *, slots: bool) -> None:
     """Loads verified weights and serves them until SIGTERM or SIGINT."""
     path = verified(layout_from(os.environ), name)
 
@@ -45,7 +45,7 @@ def serve(name: str, port: int) -> None:
     # Its own origin: no page of another may read what it answers.
     params.cors_origins = f"http://127.0.0.1:{port}"
     params.cors_credentials = False
-    params.endpoint_slots = False
+    params.endpoint_slots = slots
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * CONTEXT_TOKENS
     params.n_gpu_layers = 0
@@ -71,9 +71,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Serve the embedded model on 127.0.0.1.")
     parser.add_argument("--model", choices=sorted(CATALOGUE), default=DEFAULT_MODEL)
     parser.add_argument("--port", type=int, default=8100)
+    shows = "answer GET /slots, for tests: what is being generated, prompts included"
+    parser.add_argument("--slots", action="store_true", help=shows)
     options = parser.parse_args()
     try:
-        serve(options.model, options.port)
+        serve(options.model, options.port, slots=options.slots)
     except Failed as failed:
         print(failed, file=sys.stderr)
         return failed.exit_code

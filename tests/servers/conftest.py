@@ -1,0 +1,219 @@
+"""Servers nobody here wrote: llama.cpp with the embedded model, and LiteLLM's proxy before it.
+
+The proxy turns Anthropic's and Google's formats, and OpenAI's, into calls of the llama.cpp server,
+so what it says is written by people who read the same documentation as we did, and not by us.
+It is no proof that the vendors' own endpoints do as it does.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from launcher import litellm_proxy
+from launcher.go_build import SERVICE, build
+from launcher.layout import Layout
+from launcher.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_TIMEOUT_S = 180
+
+# Of the proxy. The second model goes through its Responses route, the first does not.
+PROXY_KEY, WRONG_KEY = "sk-right-canary-0123456789", "sk-wrong-canary-9876543210"
+PROXIED, THROUGH_RESPONSES = "small", "small-by-responses"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelServer:
+    """The llama.cpp server."""
+
+    url: str
+
+    def at_work(self) -> int:
+        """How many answers it is generating."""
+        slots = httpx.get(f"{self.url}/slots", timeout=30, trust_env=False).json()
+        return sum(slot["is_processing"] for slot in slots)
+
+    def wait_until(self, *, idle: bool) -> None:
+        """Half the time that the long answers of these tests take on a fast machine."""
+        deadline = time.monotonic() + 12
+        while (self.at_work() == 0) != idle:
+            assert time.monotonic() < deadline, "still at work" if idle else "still idle"
+            time.sleep(0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The fan-out service, and what it logs."""
+
+    url: str
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A way to the model: the service's provider, the name it gives the model, and whether the
+    server at its end counts the tokens of a stream."""
+
+    url: str
+    provider: str
+    model: str
+    counts_streams: bool = True
+
+
+@contextmanager
+def _running(command: list[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program with an environment of its own; its output goes to ``log``."""
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command,
+            env={"PATH": os.environ["PATH"], "HOME": str(log.parent)} | env,
+            cwd=log.parent,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdin
+        process.stdin.close()
+
+
+def _wait(process: subprocess.Popen[str], log: Path, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        try:
+            if ready():
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+    folder, port = tmp_path_factory.mktemp("model"), free_port(0)
+    script, log = ROOT / "scripts" / "local_model_server.py", folder / "log"
+    command = [sys.executable, str(script), "--port", str(port), "--slots"]
+    url = f"http://127.0.0.1:{port}"
+    with _running(command, {"REX_STATE_DIR": str(folder)}, log) as process:
+        _wait(
+            process,
+            log,
+            lambda: httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200,
+        )
+        yield ModelServer(url)
+
+
+@pytest.fixture(scope="session")
+def proxy(model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of LiteLLM's proxy, without a database: it knows one key."""
+    folder, port = tmp_path_factory.mktemp("proxy"), free_port(0)
+    program = os.environ.get("REX_LITELLM_PROXY") or str(
+        litellm_proxy.find(Layout(ROOT, ROOT / ".rex"))
+    )
+    way = {"api_base": f"{model_server.url}/v1", "api_key": "none"}
+    models = {PROXIED: "hosted_vllm/any", THROUGH_RESPONSES: "openai/any"}
+    config = {
+        "model_list": [
+            {"model_name": name, "litellm_params": {"model": model, **way}}
+            for name, model in models.items()
+        ],
+        "litellm_settings": {"telemetry": False, "num_retries": 0},
+        "general_settings": {"master_key": PROXY_KEY},
+    }
+    (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
+    command = [program, "--config", "config.json", "--host", "127.0.0.1", "--port", str(port)]
+    # It asks the Internet for prices otherwise.
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    url, log = f"http://127.0.0.1:{port}", folder / "log"
+    alive = f"{url}/health/liveliness"
+    with _running(command, env, log) as process:
+        _wait(
+            process,
+            log,
+            lambda: httpx.get(alive, timeout=5, trust_env=False).status_code == 200,
+        )
+        yield url
+
+
+@pytest.fixture(scope="session")
+def binary() -> Path:
+    layout = Layout(ROOT, ROOT / ".rex")
+    build(layout, SERVICE)
+    return layout.bin / SERVICE
+
+
+@contextmanager
+def _service(binary: Path, folder: Path, env: dict[str, str]) -> Iterator[Service]:
+    log = folder / "log"
+    command = [str(binary), "--exit-on-stdin-eof"]
+
+    def address() -> str:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+        return next((line["address"] for line in lines if "address" in line), "")
+
+    with _running(command, env | {"REX_FANOUT_LISTEN": "127.0.0.1:0"}, log) as process:
+        _wait(process, log, lambda: address() != "")
+        yield Service(f"http://{address()}", log)
+
+
+@pytest.fixture(scope="session")
+def beside_llama(
+    binary: Path, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that asks the llama.cpp server by both of the formats it speaks."""
+    env = {
+        "REX_LOCAL_BASE_URL": f"{model_server.url}/v1",
+        "ANTHROPIC_BASE_URL": f"{model_server.url}/v1",
+        "ANTHROPIC_API_KEY": "llama.cpp-asks-for-none",
+    }
+    with _service(binary, tmp_path_factory.mktemp("beside_llama"), env) as service:
+        yield service
+
+
+def _at(proxy: str, key: str) -> dict[str, str]:
+    return {
+        "ANTHROPIC_BASE_URL": f"{proxy}/v1",
+        "ANTHROPIC_API_KEY": key,
+        "GOOGLE_BASE_URL": f"{proxy}/v1beta",
+        "GEMINI_API_KEY": key,
+        "REX_PROVIDER_PROXY_BASE_URL": f"{proxy}/v1",
+        "REX_PROVIDER_PROXY_API_KEY": key,
+    }
+
+
+@pytest.fixture(scope="session")
+def beside_proxy(
+    binary: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """A service that asks LiteLLM's proxy by three formats."""
+    with _service(binary, tmp_path_factory.mktemp("beside_proxy"), _at(proxy, PROXY_KEY)) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def locked_out(
+    binary: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The same with a key that the proxy does not know."""
+    with _service(binary, tmp_path_factory.mktemp("locked_out"), _at(proxy, WRONG_KEY)) as it:
+        yield it
