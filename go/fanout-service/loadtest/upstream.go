@@ -180,15 +180,17 @@ func (u upstreamAt) rest(ctx context.Context) (fakeprovider.Counts, error) {
 func (u upstreamAt) until(ctx context.Context, limit time.Duration, wanted func(fakeprovider.Counts) bool) (fakeprovider.Counts, bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	var last fakeprovider.Counts
 	for {
-		counts, err := u.counts(ctx)
-		if err == nil && wanted(counts) {
-			return counts, true
+		if counts, err := u.counts(ctx); err == nil {
+			if last = counts; wanted(counts) {
+				return counts, true
+			}
 		}
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
-			return counts, false
+			return last, false
 		}
 	}
 }
