@@ -94,7 +94,7 @@ var cacheNumbers = []number[cache.Stats]{
 
 // storeNumbers are shown where answers are kept in Redis too.
 var storeNumbers = []number[cache.Stats]{
-	{"rex_fanout_cache_store_up", "1 while Redis answers the cache.", gauge, func(s cache.Stats) float64 { return truth(s.StoreUp) }},
+	{"rex_fanout_cache_store_up", "1 when Redis answered the cache the last time it was asked.", gauge, func(s cache.Stats) float64 { return truth(s.StoreUp) }},
 	{"rex_fanout_cache_store_hits_total", "Look-ups that found an answer in Redis.", counter, func(s cache.Stats) float64 { return float64(s.StoreHits) }},
 	{"rex_fanout_cache_store_writes_total", "Answers written to Redis.", counter, func(s cache.Stats) float64 { return float64(s.StoreWrites) }},
 	{"rex_fanout_cache_store_errors_total", "Reads and writes of Redis that failed or took too long.", counter, func(s cache.Stats) float64 { return float64(s.StoreErrors) }},
