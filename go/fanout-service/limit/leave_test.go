@@ -12,7 +12,7 @@ import (
 func TestACallThatLeavesInTheMomentOfItsTurnTakesNoPlaceAlong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(atMost(1), nil, nil)
-		for range 200 {
+		for i := range 200 {
 			holder := admit(t, l, askFor("a"))
 			ctx, cancel := context.WithCancel(t.Context())
 			var wg sync.WaitGroup
@@ -22,8 +22,13 @@ func TestACallThatLeavesInTheMomentOfItsTurnTakesNoPlaceAlong(t *testing.T) {
 				}
 			})
 			synctest.Wait()
-			holder.Done(Outcome{})
-			cancel()
+			if i%2 == 0 { // whatever wakes it first
+				holder.Done(Outcome{})
+				cancel()
+			} else {
+				cancel()
+				holder.Done(Outcome{})
+			}
 			wg.Wait()
 			if s := state(t, l); s.InFlight != 0 || s.Queued != 0 {
 				t.Fatalf("%+v", s)
@@ -70,12 +75,13 @@ func TestACancelledTrialSaysNothingAboutTheGate(t *testing.T) {
 			wg.Go(func() {
 				p := admit(t, l, askFor("a"))
 				went.Add(1)
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(5 * time.Second)
 				p.Done(Outcome{})
 			})
 		}
 		synctest.Wait()
 		trial.Done(Outcome{Neutral: true})
+		time.Sleep(trialPatience / 2)
 		synctest.Wait()
 		if n := went.Load(); n != 1 {
 			t.Errorf("%d went, want the next trial alone", n)

@@ -106,12 +106,18 @@ func TestAWishReachesTheOtherProcesses(t *testing.T) {
 
 func TestASlotOfAnotherProcessIsWaitedFor(t *testing.T) {
 	address := redistest.Start(t)
-	one, other := replica(t, address, fixed(1), time.Minute, 10*time.Second, nil), replica(t, address, fixed(1), time.Minute, 10*time.Second, nil)
+	config := fixed(1)
+	config.Default.RequestsPerMinute = 1000
+	one, other := replica(t, address, config, time.Minute, 10*time.Second, nil), replica(t, address, config, time.Minute, 10*time.Second, nil)
 	holder := admit(t, one, askFor("a"))
 	noWait := askFor("a")
 	noWait.NoWait = true
 	if f := refused(t, other, noWait); f.Kind != fanout.QueueFull {
 		t.Error(f)
+	}
+	// What was never sent has used up nothing.
+	if b := other.room("p").accounts[oneKey[0].ID()].rates.requests; b.level != b.limit || b.pending != 0 {
+		t.Errorf("%+v", b)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	told := atomic.Int64{}
