@@ -32,9 +32,11 @@ type Config struct {
 	MaxPending int           // bytes of text a call may hold for a slow reader, 64 KiB by default; then it stops reading
 	MaxAnswer  int           // bytes of escaped text of one answer, reasoning included; 8 MiB by default
 	Heartbeat  time.Duration // silence after which an empty batch is sent; 10 s by default
-	MaxCalls   int           // calls in flight, over which no fan-out begins; 0: no bound
-	MaxBytes   int64         // of text that waits for readers or followers, over which no fan-out begins; 256 MiB by default
-	Retry      retry.Config
+	// MaxConnections bounds what is in flight, a connection of each call and of each fan-out's
+	// reader; no fan-out that would exceed it begins. 0: no bound.
+	MaxConnections int
+	MaxBytes       int64 // of text that waits for readers or followers, over which no fan-out begins; 256 MiB by default
+	Retry          retry.Config
 }
 
 func (c Config) withDefaults() Config {
@@ -171,7 +173,8 @@ func (e *Engine) reserve(request *fanout.Request) error {
 		return ErrDuplicate
 	}
 	calls := int64(len(request.Calls))
-	if most := int64(e.config.MaxCalls); most > 0 && e.open.Load()+calls > most || e.bytes.Load() > e.config.MaxBytes {
+	connections := e.open.Load() + calls + int64(len(e.running)) + 1
+	if most := int64(e.config.MaxConnections); most > 0 && connections > most || e.bytes.Load() > e.config.MaxBytes {
 		return ErrBusy
 	}
 	e.running[request.ID] = nil

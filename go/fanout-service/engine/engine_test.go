@@ -75,7 +75,7 @@ func TestEachTimeoutHasItsName(t *testing.T) {
 			sink.Progress(false) // any data keeps a stream alive
 			return hang(ctx)
 		}},
-		{"total of a whole answer", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+		{"total of a whole answer", fanout.TimeoutTotal, time.Minute, func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			sink.Connected()
 			return hang(ctx)
 		}},

@@ -60,13 +60,13 @@ func TestTooMuchInFlightIsRefused(t *testing.T) {
 			_, err := reply{text: "0123456789"}.give(sink)
 			<-release
 			return done, err
-		}, engine.Config{MaxCalls: 3, MaxBytes: 15})
+		}, engine.Config{MaxConnections: 5, MaxBytes: 15})
 		first, err := e.Start(t.Context(), request("a", 2), time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := e.Start(t.Context(), request("b", 2), time.Now()); !errors.Is(err, engine.ErrBusy) {
-			t.Errorf("a fourth call: %v", err)
+			t.Errorf("a sixth connection: %v", err)
 		}
 		synctest.Wait()
 		if stats := e.Stats(); stats.Calls != 2 || stats.Bytes != 20 || stats.Fanouts != 1 {

@@ -194,7 +194,7 @@ func TestHealthAndProviders(t *testing.T) {
 }
 
 func TestMoreThanTheServiceTakesIsRefusedForNow(t *testing.T) {
-	s := newService(t, func(config *engine.Config, _ *httpapi.Options) { config.MaxCalls = 2 })
+	s := newService(t, func(config *engine.Config, _ *httpapi.Options) { config.MaxConnections = 3 })
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
 	first := s.post(ctx, body(t, "first", 60_000, call("A", "stall"), call("B", "stall")))

@@ -30,9 +30,9 @@ type settings struct {
 	cache     *cache.Config // nil: off
 	redis     *redis.Options
 
-	maxCalls int   // at once; 0: as many as there are file descriptors for
-	maxBytes int64 // of text that waits for readers
-	maxBody  int64 // of a request
+	maxConnections int   // at once, of calls and readers; 0: as many as there are file descriptors for
+	maxBytes       int64 // of text that waits for readers
+	maxBody        int64 // of a request
 
 	spans      bool
 	passTrace  bool     // tell providers the trace they are part of
@@ -53,19 +53,19 @@ const (
 func readSettings(env environment) (settings, error) {
 	r := &reader{environment: env}
 	s := settings{
-		listen:    r.text("REX_FANOUT_LISTEN", defaultListen),
-		drain:     time.Duration(r.integer("REX_FANOUT_DRAIN_SECONDS", defaultDrain, 0, 3600)) * time.Second,
-		level:     r.level("REX_FANOUT_LOG_LEVEL"),
-		providers: r.providers(),
-		allowed:   r.networks("REX_FANOUT_ALLOW_ADDRESSES"),
-		cache:     r.cache(),
-		redis:     r.redis("REX_REDIS_URL"),
-		maxCalls:  int(r.integer("REX_FANOUT_MAX_CALLS", 0, 1, 1e6)),
-		maxBytes:  r.integer("REX_FANOUT_MAX_BYTES", defaultMaxBytes, 1<<20, math.MaxInt64),
-		maxBody:   r.integer("REX_FANOUT_MAX_BODY_BYTES", defaultMaxBody, 1<<10, 1<<30),
-		spans:     r.flag("OTEL_ENABLED", false),
-		passTrace: r.flag("REX_FANOUT_TRACE_PROVIDERS", true),
-		pprof:     r.loopback("REX_FANOUT_PPROF_LISTEN"),
+		listen:         r.text("REX_FANOUT_LISTEN", defaultListen),
+		drain:          time.Duration(r.integer("REX_FANOUT_DRAIN_SECONDS", defaultDrain, 0, 3600)) * time.Second,
+		level:          r.level("REX_FANOUT_LOG_LEVEL"),
+		providers:      r.providers(),
+		allowed:        r.networks("REX_FANOUT_ALLOW_ADDRESSES"),
+		cache:          r.cache(),
+		redis:          r.redis("REX_REDIS_URL"),
+		maxConnections: int(r.integer("REX_FANOUT_MAX_CONNECTIONS", 0, 1, 1e6)),
+		maxBytes:       r.integer("REX_FANOUT_MAX_BYTES", defaultMaxBytes, 1<<20, math.MaxInt64),
+		maxBody:        r.integer("REX_FANOUT_MAX_BODY_BYTES", defaultMaxBody, 1<<10, 1<<30),
+		spans:          r.flag("OTEL_ENABLED", false),
+		passTrace:      r.flag("REX_FANOUT_TRACE_PROVIDERS", true),
+		pprof:          r.loopback("REX_FANOUT_PPROF_LISTEN"),
 	}
 	s.providers.written = append(s.providers.written, r.proxies()...)
 	r.file("REX_FANOUT_CONFIG", &s)
@@ -183,7 +183,7 @@ func (s *settings) describe() string {
 	}
 	fmt.Fprintf(&out, "%-12s %s\n", "redis", on[s.redis != nil])
 	fmt.Fprintf(&out, "%-12s %d rules besides the default\n", "limits", len(s.limits.Rules))
-	fmt.Fprintf(&out, "%-12s %d calls at once, %d bytes of text, %d bytes a request\n", "bounds", s.maxCalls, s.maxBytes, s.maxBody)
+	fmt.Fprintf(&out, "%-12s %d connections at once, %d bytes of text, %d bytes a request\n", "bounds", s.maxConnections, s.maxBytes, s.maxBody)
 	fmt.Fprintf(&out, "%-12s %s\n%-12s %s\n", "spans", on[s.spans], "pprof", on[s.pprof != ""])
 	return out.String()
 }

@@ -78,7 +78,7 @@ func TestEverySettingReachesItsPlace(t *testing.T) {
 	s, err := readSettings(env(map[string]string{
 		"REX_FANOUT_LISTEN": "unix:/run/rex.sock", "REX_FANOUT_DRAIN_SECONDS": "3", "REX_FANOUT_LOG_LEVEL": "warning",
 		"REX_FANOUT_ALLOW_ADDRESSES": "10.1.0.0/16, 192.168.1.9,fd00::/8", "REX_REDIS_URL_FILE": fileOf(t, "redis://:secret@127.0.0.1:6379/2\n"),
-		"REX_CACHE_TTL_SECONDS": "60", "REX_CACHE_BYTES": "1048576", "REX_FANOUT_MAX_CALLS": "7", "REX_FANOUT_MAX_BYTES": "2097152",
+		"REX_CACHE_TTL_SECONDS": "60", "REX_CACHE_BYTES": "1048576", "REX_FANOUT_MAX_CONNECTIONS": "7", "REX_FANOUT_MAX_BYTES": "2097152",
 		"REX_FANOUT_MAX_BODY_BYTES": "4096", "REX_FANOUT_MAX_CONCURRENT": "9", "OTEL_ENABLED": "1", "REX_FANOUT_TRACE_PROVIDERS": "0",
 		"REX_FANOUT_PPROF_LISTEN": "localhost:6060",
 		"REX_FANOUT_CONFIG": fileOf(t, `{"limits": {"default": {"queue": 5}, "rules": [{"provider": "openai", "model": "m", "adaptive": false, "tokens_per_minute": 8}]},
@@ -95,7 +95,7 @@ func TestEverySettingReachesItsPlace(t *testing.T) {
 		"allowed":      {s.allowed, []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("192.168.1.9/32"), netip.MustParsePrefix("fd00::/8")}},
 		"redis":        {[]any{s.redis.Addr, s.redis.DB, s.redis.MaxRetries}, []any{"127.0.0.1:6379", 2, -1}},
 		"cache":        {[]any{s.cache.TTL, s.cache.MaxBytes}, []any{time.Minute, 1 << 20}},
-		"bounds":       {[]any{s.maxCalls, s.maxBytes, s.maxBody}, []any{7, 2 << 20, 4096}},
+		"bounds":       {[]any{s.maxConnections, s.maxBytes, s.maxBody}, []any{7, 2 << 20, 4096}},
 		"default rule": {s.limits.Default, limit.Rule{MaxConcurrent: 9, Queue: 5}},
 		"rules":        {s.limits.Rules, []limit.Rule{{Provider: "openai", Model: "m", Adaptive: &fixed, TokensPerMinute: 8}}},
 		"retry":        {[]any{s.retry.BudgetRatio, s.retry.BudgetFloor, s.retry.Base, s.retry.Cap}, []any{.5, -1, 10 * time.Millisecond, 20 * time.Millisecond}},
@@ -143,7 +143,7 @@ func TestAWrongEnvironmentIsRefusedByNameAndWithoutItsSecrets(t *testing.T) {
 		{"REX_PROVIDER_X_WIRE", map[string]string{"REX_PROVIDER_X_BASE_URL": "http://127.0.0.1:1/v1", "REX_PROVIDER_X_WIRE": "soap"}},
 		{"REX_FANOUT_DRAIN_SECONDS", map[string]string{"REX_FANOUT_DRAIN_SECONDS": "soon"}},
 		{"REX_FANOUT_LOG_LEVEL", map[string]string{"REX_FANOUT_LOG_LEVEL": "LOUD"}},
-		{"REX_FANOUT_MAX_CALLS", map[string]string{"REX_FANOUT_MAX_CALLS": "0"}},
+		{"REX_FANOUT_MAX_CONNECTIONS", map[string]string{"REX_FANOUT_MAX_CONNECTIONS": "0"}},
 		{"REX_FANOUT_MAX_BYTES", map[string]string{"REX_FANOUT_MAX_BYTES": "-1"}},
 		{"REX_FANOUT_MAX_BODY_BYTES", map[string]string{"REX_FANOUT_MAX_BODY_BYTES": "1e6"}},
 		{"REX_FANOUT_MAX_CONCURRENT", map[string]string{"REX_FANOUT_MAX_CONCURRENT": "many"}},
@@ -251,10 +251,10 @@ func TestMemoryIsBoundedByTheTightestCgroup(t *testing.T) {
 	}
 }
 
-func TestCallsAreBoundedByFileDescriptors(t *testing.T) {
-	for descriptors, want := range map[uint64]int{20000: 7897, 1024: 307, 100: 1, 1 << 63: 858993356} {
-		if got := callsFor(descriptors); got != want {
-			t.Errorf("%d descriptors: %d calls, want %d", descriptors, got, want)
+func TestConnectionsAreBoundedByFileDescriptors(t *testing.T) {
+	for descriptors, want := range map[uint64]int{20000: 15795, 1024: 614, 100: 1, 1 << 63: 1717986712} {
+		if got := connectionsFor(descriptors); got != want {
+			t.Errorf("%d descriptors: %d connections, want %d", descriptors, got, want)
 		}
 	}
 }

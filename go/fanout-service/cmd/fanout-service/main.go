@@ -52,8 +52,8 @@ func run(ctx context.Context, args []string, env environment, stdin io.Reader, s
 	if err != nil {
 		return err
 	}
-	if s.maxCalls == 0 {
-		s.maxCalls = callsFor(descriptors())
+	if s.maxConnections == 0 {
+		s.maxConnections = connectionsFor(descriptors())
 	}
 	if *check {
 		_, err := io.WriteString(stdout, s.describe())

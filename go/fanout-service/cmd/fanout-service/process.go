@@ -11,20 +11,19 @@ import (
 	"syscall"
 )
 
-// Descriptors kept for what is no call: the log, listeners, Redis, the collector, a scrape. A call
-// needs two of the rest, its own connection and, in a fan-out of one, its reader's. A fifth is left
-// for hedges and for connections that are idle.
+// Descriptors kept for what is no call and no reader: the log, listeners, Redis, the collector, a
+// scrape. A fifth of the rest is left for hedges and for connections that are idle.
 const (
-	reserved  = 256
-	callShare = 0.8 / 2
+	reserved        = 256
+	connectionShare = 0.8
 )
 
-// callsFor is how many calls there are file descriptors for, however narrow their fan-outs are.
-func callsFor(descriptors uint64) int {
+// connectionsFor is how many connections of calls and readers there are file descriptors for.
+func connectionsFor(descriptors uint64) int {
 	if descriptors > math.MaxInt32 {
 		descriptors = math.MaxInt32
 	}
-	return max(1, int(callShare*(float64(descriptors)-reserved)))
+	return max(1, int(connectionShare*(float64(descriptors)-reserved)))
 }
 
 // descriptors is how many this process may open; Go has raised it to the hard limit by now.

@@ -19,6 +19,7 @@ import (
 	"rex/fanout-service/provider"
 	"rex/fanout-service/provider/anthropic"
 	"rex/fanout-service/provider/gemini"
+	"rex/fanout-service/provider/memory"
 	"rex/fanout-service/provider/openai"
 	"rex/fanout-service/telemetry"
 )
@@ -69,7 +70,7 @@ func newService(ctx context.Context, s settings, out *telemetry.Writer, log *slo
 	// Spans come first: the others then see a context that knows its trace.
 	metrics := telemetry.NewMetrics(s.workspaces)
 	w.engine = engine.New(
-		engine.Config{MaxCalls: s.maxCalls, MaxBytes: s.maxBytes, Retry: s.retry},
+		engine.Config{MaxConnections: s.maxConnections, MaxBytes: s.maxBytes, Retry: s.retry},
 		engine.Parts{
 			Upstreams: upstreams, Limiter: sources.Limiter, Cache: sources.Cache, Log: log,
 			Observer: telemetry.Join(spans, metrics, telemetry.NewLog(log)),
@@ -89,7 +90,9 @@ func newService(ctx context.Context, s settings, out *telemetry.Writer, log *slo
 func (s *settings) upstreams() (map[string]engine.Upstream, *http.Client) {
 	client := provider.NewClient(provider.NewGuard(s.allowed, s.providers.written))
 	upstreams := map[string]engine.Upstream{}
+	long := memory.New(s.maxBytes)
 	for _, config := range s.providers.configs {
+		config.Memory = long
 		if s.spans && s.passTrace {
 			config.Inject = telemetry.PassTrace
 		}
