@@ -4,8 +4,8 @@ from uuid import UUID
 
 from orchestration.bridge import in_database
 from orchestration.domain.errors import ErrorKind
+from orchestration.fanout.call_sink import Counted
 from orchestration.fanout.recorded import Recording, UnknownRecording
-from orchestration.fanout.relay import Counted
 from orchestration.models import Call, Run, Synthesis
 
 

@@ -6,29 +6,36 @@ here, and what happened here decides how the call ended.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from enum import Enum
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import httpx
-from msgspec import UNSET
 
 from orchestration.domain.errors import ErrorKind
+from orchestration.fanout.call_sink import CallFault, Telling
 from orchestration.fanout.providers import Endpoint
-from orchestration.fanout.relay import CallFault, CallSink
 from orchestration.fanout.sse import EventTooLong, SseEvent, SseReader
-from orchestration.fanout.upstream_errors import refusal_kind, retry_after_ms
+from orchestration.fanout.upstream_errors import (
+    error_object,
+    event_kind,
+    refusal_kind,
+    retry_after_ms,
+)
 from orchestration.fanout.upstream_wires import UpstreamWire
-from orchestration.fanout.wire import DEFAULT_TIMEOUTS_MS, Timeouts
+from orchestration.fanout.watchdog import Watchdog
+from orchestration.fanout.wire import Timeouts
 
 MAX_EVENT_BYTES = 32 << 20
 MAX_ERROR_BODY_BYTES = 64 << 10
 AFTER_FINISH_S = 2.0  # how long a finished answer waits for the usage and [DONE]
 DRAIN_S = 0.05  # a body read to its end leaves its connection for the next call
+
+_STREAMED = frozenset({"", "text/event-stream", "text/plain"})
+_WHOLE = frozenset({"", "application/json", "text/plain"})
 
 # The SDKs add headers that tell about this machine, or take keys and organisation names out of its
 # environment; a server that is not OpenAI's has no business with them.
@@ -46,91 +53,25 @@ _HEADERS_SENT = frozenset(
 )
 
 
-class _Phase(Enum):
-    PREPARING = None  # no timer but the total
-    CONNECTING = "connect"
-    AWAITING_FIRST = "first_token"
-    STREAMING = "stall"
-    RESTING = ""  # for our reader: nor is the provider at fault
-
-
-_KINDS = {
-    _Phase.CONNECTING: ErrorKind.TIMEOUT_CONNECT,
-    _Phase.AWAITING_FIRST: ErrorKind.TIMEOUT_FIRST_TOKEN,
-    _Phase.STREAMING: ErrorKind.TIMEOUT_STALL,
-}
-
-
-class Watchdog:
-    """Ends the block it guards when a phase, or all of them, take too long; then says which."""
-
-    def __init__(self, asked: Timeouts) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._limits_ms = {
-            name: default if (own := getattr(asked, name)) is UNSET else own
-            for name, default in DEFAULT_TIMEOUTS_MS.items()
-        }
-        self._phase = _Phase.PREPARING
-        self._total_at = self._loop.time() + self._limits_ms["total"] / 1000
-        self._timeout = asyncio.timeout_at(self._total_at)
-
-    def connecting(self) -> None:
-        self._enter(_Phase.CONNECTING)
-
-    def connected(self) -> None:
-        self._enter(_Phase.AWAITING_FIRST)
-
-    def progress(self, *, generated: bool) -> None:
-        """A data event came. One that holds nothing generated does not begin the answer."""
-        if generated or self._phase is _Phase.STREAMING:
-            self._enter(_Phase.STREAMING)
-
-    def rest(self) -> None:
-        self._enter(_Phase.RESTING)
-
-    def _enter(self, phase: _Phase) -> None:
-        self._phase = phase
-        if self._timeout.expired():
-            return
-        at = self._total_at
-        if phase.value:
-            at = min(at, self._loop.time() + self._limits_ms[phase.value] / 1000)
-        self._timeout.reschedule(at)
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            await self._timeout.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise self._fault() from None
-
-    def _fault(self) -> CallFault:
-        if self._phase.value and self._loop.time() < self._total_at:
-            limit = self._limits_ms[self._phase.value]
-            fact = "without data" if self._phase is _Phase.STREAMING else ""
-            return CallFault(_KINDS[self._phase], f"{limit} ms {fact}".rstrip())
-        return CallFault(ErrorKind.TIMEOUT_TOTAL, f"{self._limits_ms['total']} ms")
-
-
 class Exchange:
     """What happens upstream for one call. ``fault`` is set once something went wrong there."""
 
     def __init__(
-        self, wire: UpstreamWire, sink: CallSink, timeouts: Timeouts, endpoint: Endpoint
+        self,
+        wire: UpstreamWire,
+        sink: Telling,
+        timeouts: Timeouts,
+        endpoint: Endpoint,
+        *,
+        whole: bool = False,
+        thoughts: bool = False,
     ) -> None:
         self.wire = wire
         self.watchdog = Watchdog(timeouts)
         self.fault: CallFault | None = None
         self._sink = sink
         self._endpoint = endpoint
+        self._whole, self._thoughts = whole, thoughts
         self._connected = False
         self._response: httpx.Response | None = None
         self._reading: AsyncGenerator[SseEvent, None] | None = None
@@ -156,12 +97,15 @@ class Exchange:
 
     async def say(self, text: str) -> None:
         """Pass text on; a slow reader of ours does not count as a stall of the provider."""
+        await self._pass_on(self._sink.text, text)
+
+    async def _pass_on(self, to: Callable[[str], Awaitable[None]], text: str) -> None:
         if self._sink.must_wait(text):
             self.watchdog.rest()
-            await self._sink.text(text)
+            await to(text)
             self.watchdog.progress(generated=True)
         else:
-            await self._sink.text(text)
+            await to(text)
 
     async def read_on(self) -> None:
         """Read what LiteLLM left when it has said all of the answer: the usage comes last."""
@@ -180,19 +124,28 @@ class Exchange:
         headers = [
             (name, value)
             for name, value in request.headers.multi_items()
-            if name in _HEADERS_SENT and (self._endpoint.api_key or name != "authorization")
+            if name in _HEADERS_SENT and (self._endpoint.api_keys or name != "authorization")
         ]
-        headers += [("accept", "text/event-stream"), ("accept-encoding", "identity")]
+        accepted = "application/json" if self._whole else "text/event-stream"
+        headers += [("accept", accepted), ("accept-encoding", "identity")]
         headers += [("user-agent", "rex-fanout")]
         if self._endpoint.provider.quirks.get("close_connections"):
             # It closes idle ones without a word, so a call on a kept one could fail.
             headers += [("connection", "close")]
+        url, stream = request.url, request.stream
+        if self._whole:
+            address, body = self.wire.unstreamed(str(url), json.loads(request.content))
+            url = httpx.URL(address)
+            content = json.dumps(body).encode()
+            headers = [(name, value) for name, value in headers if name != "content-length"]
+            headers.append(("content-length", str(len(content))))
+            stream = httpx.ByteStream(content)
         # No timeouts but ours: httpx knows none of the phases.
         return httpx.Request(
             request.method,
-            request.url,
+            url,
             headers=headers,
-            stream=request.stream,
+            stream=stream,
             extensions={"timeout": {}, "trace": self._trace},
         )
 
@@ -217,8 +170,8 @@ class Exchange:
         """Why ``response`` is no event stream; None when it is one."""
         media = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = response.headers.get("content-encoding", "")
-        is_stream = media in ("", "text/event-stream", "text/plain")
-        if response.status_code == 200 and is_stream and encoding in ("", "identity"):
+        wanted = _WHOLE if self._whole else _STREAMED
+        if response.status_code == 200 and media in wanted and encoding in ("", "identity"):
             return None
         body = bytearray()
         with suppress(httpx.TransportError):
@@ -227,7 +180,8 @@ class Exchange:
                 if len(body) >= MAX_ERROR_BODY_BYTES:
                     break
         kind = refusal_kind(response.status_code, bytes(body[:MAX_ERROR_BODY_BYTES]))
-        fact = "" if response.status_code >= 400 else "not an event stream"
+        wanted_form = "JSON" if self._whole else "an event stream"
+        fact = "" if response.status_code >= 400 else f"not {wanted_form}"
         if 300 <= response.status_code < 400:
             fact = "redirects are not followed"
         wait = retry_after_ms(response.headers, datetime.now(UTC)) if not fact else None
@@ -241,6 +195,8 @@ class Exchange:
             async for event in reading:
                 seen = self.wire.read(event)
                 self.watchdog.progress(generated=seen.generated)
+                if seen.thought and self._thoughts:
+                    await self._pass_on(self._sink.thought, seen.thought)
                 if seen.forward:
                     yield seen.forward
                 if self.wire.finished:
@@ -283,10 +239,31 @@ class Exchange:
         return forwards
 
     async def _read(self, response: httpx.Response) -> AsyncGenerator[SseEvent, None]:
+        if self._whole:
+            for event in await self._read_whole(response):
+                yield event
+            return
         reader = SseReader(MAX_EVENT_BYTES)
         async for piece in _raw(response):
             for event in reader.feed(piece):
                 yield event
+
+    async def _read_whole(self, response: httpx.Response) -> list[SseEvent]:
+        """An answer in one piece, as events. Raises CallFault for a body that is none."""
+        body = bytearray()
+        async for piece in _raw(response):
+            body += piece
+            if len(body) > MAX_EVENT_BYTES:
+                raise EventTooLong
+        try:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise CallFault(ErrorKind.BAD_UPSTREAM_RESPONSE, "a body that is no JSON object")
+        if (error := error_object(answer)) is not None:
+            raise CallFault(event_kind(error), "an error instead of an answer")
+        return [SseEvent(b"", json.dumps(event).encode()) for event in self.wire.events_of(answer)]
 
 
 def _raw(response: httpx.Response) -> httpx.AsyncByteStream:

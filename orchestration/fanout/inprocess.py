@@ -3,36 +3,57 @@
 LiteLLM writes the providers' requests and reads their formats. Timers, errors and the question
 whether an answer is whole are not left to it; see ``exchange.py``. It is imported with the first
 call, in a thread: the import takes seconds.
+
+A call's attempts, fallbacks and cache use are the contract's; hedges are not made here, and there
+are no limits and no circuit breakers.
 """
 
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import httpx
 from msgspec import UNSET
 
 from orchestration.domain.errors import ErrorKind
+from orchestration.fanout.answer_cache import AnswerCache
+from orchestration.fanout.attempts import Attempts
+from orchestration.fanout.call_sink import Answer, CallFault, CallSink, Telling
 from orchestration.fanout.client import FanoutRefused
 from orchestration.fanout.exchange import Exchange, WatchedTransport, current_exchange
+from orchestration.fanout.flights import Flights
 from orchestration.fanout.providers import Endpoint, providers_of
-from orchestration.fanout.relay import Answer, CallFault, CallSink, RelayClient
+from orchestration.fanout.relay import RelayClient
 from orchestration.fanout.upstream_errors import status_kind
 from orchestration.fanout.upstream_wires import WIRES, OpenAIWire
-from orchestration.fanout.wire import CallRequest, FanoutRequest, Timeouts
+from orchestration.fanout.wire import (
+    CallRequest,
+    FanoutRequest,
+    ImagePart,
+    Message,
+    TextPart,
+    Timeouts,
+)
 
 # What the table's base address has and LiteLLM's own routes add themselves.
 _NATIVE_BASE_ENDS_BEFORE = {"anthropic": "/v1"}
 
 
 class InProcessClient(RelayClient):
-    """Calls the providers in ``endpoints`` through LiteLLM. Used within one event loop."""
+    """Calls the providers in ``endpoints`` through LiteLLM. Used within one event loop.
 
-    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+    Without ``cache`` no answer is kept or shared.
+    """
+
+    def __init__(self, endpoints: Mapping[str, Endpoint], cache: AnswerCache | None = None) -> None:
         super().__init__(providers_of(endpoints))
         self._endpoints = endpoints
+        self._refused = dict.fromkeys(endpoints, 0)  # keys, of each provider, from the first on
+        self._attempts = Attempts(self._attempt)
+        self._cache = cache
+        self._flights = None if cache is None else Flights(cache, self._attempts)
         self._transport = WatchedTransport()
         self._sdk_clients: dict[str, Any] = {}
         self._litellm: Any = None
@@ -41,24 +62,50 @@ class InProcessClient(RelayClient):
     def check(self, request: FanoutRequest) -> None:
         super().check(request)
         for position, call in enumerate(request.calls):
-            endpoint = self._endpoints.get(call.provider)
-            if endpoint is None or not endpoint.provider.configured:
-                raise FanoutRefused(
-                    422,
-                    "the provider is unknown or not configured",
-                    f"calls[{position}].provider",
-                )
+            for field, provider in _named(call):
+                endpoint = self._endpoints.get(provider)
+                if endpoint is None or not endpoint.provider.configured:
+                    raise FanoutRefused(
+                        422,
+                        "the provider is unknown or not configured",
+                        f"calls[{position}].{field}",
+                    )
 
     async def answer(self, call: CallRequest, sink: CallSink) -> Answer:
+        if self._flights is None or call.cache is UNSET:
+            return await self._attempts.answer(call, sink, lambda: sink.deadline_at)
+        return await self._flights.answer(call, call.cache, sink)
+
+    async def _attempt(self, call: CallRequest, sink: Telling) -> Answer:
         endpoint = self._endpoints[call.provider]
+        keys, key = endpoint.api_keys, self._refused[call.provider]
+        try:
+            return await self._ask(endpoint, keys[key] if keys else "", call, sink)
+        except CallFault as fault:
+            if fault.kind is ErrorKind.AUTH and self._refused[call.provider] == key < len(keys) - 1:
+                self._refused[call.provider] += 1
+            if fault.kind is ErrorKind.AUTH and key < self._refused[call.provider]:
+                fault.next_key = True
+            raise
+
+    async def _ask(
+        self, endpoint: Endpoint, api_key: str, call: CallRequest, sink: Telling
+    ) -> Answer:
         litellm = await self._load()
         wire = WIRES.get(endpoint.provider.litellm, OpenAIWire)()
         asked = Timeouts() if call.timeouts_ms is UNSET else call.timeouts_ms
-        exchange = Exchange(wire, sink, asked, endpoint)
+        exchange = Exchange(
+            wire,
+            sink,
+            asked,
+            endpoint,
+            whole=call.whole is True,
+            thoughts=call.thoughts is True,
+        )
         current_exchange.set(exchange)
         try:
             async with exchange.watchdog:
-                await self._speak(litellm, endpoint, call, exchange)
+                await self._speak(litellm, endpoint, api_key, call, exchange)
                 await exchange.read_on()
         except CallFault:
             raise
@@ -75,16 +122,21 @@ class InProcessClient(RelayClient):
         return Answer(wire.finish_reason, wire.counted)
 
     async def _speak(
-        self, litellm: Any, endpoint: Endpoint, call: CallRequest, exchange: Exchange
+        self,
+        litellm: Any,
+        endpoint: Endpoint,
+        api_key: str,
+        call: CallRequest,
+        exchange: Exchange,
     ) -> None:
         """Pass the text on until LiteLLM has said all of it."""
         parts = await litellm.acompletion(
-            messages=[{"role": m.role, "content": m.content} for m in call.messages],
+            messages=[{"role": m.role, "content": _content(m)} for m in call.messages],
             stream=True,
             num_retries=0,
             max_retries=0,
             drop_params=True,
-            **self._target(litellm, endpoint, call.model),
+            **self._target(endpoint, api_key, call.model),
             **_params(call, endpoint),
         )
         async for part in parts:
@@ -97,10 +149,10 @@ class InProcessClient(RelayClient):
                 # What LiteLLM would do now is for its own statistics.
                 return
 
-    def _target(self, litellm: Any, endpoint: Endpoint, model: str) -> dict[str, Any]:
+    def _target(self, endpoint: Endpoint, api_key: str, model: str) -> dict[str, Any]:
         prefix = endpoint.provider.litellm
         # LiteLLM looks into the environment for a key that is not given: it must find none.
-        api_key = endpoint.api_key or "none"
+        api_key = api_key or "none"
         if prefix in WIRES:
             base_url = endpoint.base_url.removesuffix(_NATIVE_BASE_ENDS_BEFORE.get(prefix, ""))
             return {
@@ -117,7 +169,7 @@ class InProcessClient(RelayClient):
         }
 
     def _openai_client(self, endpoint: Endpoint, api_key: str) -> Any:
-        name = endpoint.provider.name
+        name = f"{endpoint.provider.name}:{self._refused[endpoint.provider.name]}"
         if name not in self._sdk_clients:
             from openai import AsyncOpenAI
 
@@ -146,6 +198,10 @@ class InProcessClient(RelayClient):
         await self._load()
 
     async def aclose(self) -> None:
+        if self._flights is not None:
+            await self._flights.aclose()
+        if self._cache is not None:
+            await self._cache.aclose()
         await self._transport.aclose()
 
 
@@ -165,6 +221,33 @@ def _import_litellm() -> Any:
         # Its lines can hold prompts, answers and what providers said; ours tell how calls ended.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _named(call: CallRequest) -> Iterator[tuple[str, str]]:
+    """(field, provider) of everyone a call may ask."""
+    yield "provider", call.provider
+    for position, fallback in enumerate(() if call.fallbacks is UNSET else call.fallbacks):
+        yield f"fallbacks[{position}].provider", fallback.provider
+    if call.hedge is not UNSET and call.hedge.provider is not UNSET:
+        yield "hedge.provider", call.hedge.provider
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    """A message's content in OpenAI's words, which LiteLLM turns into the provider's."""
+    if isinstance(message.content, str):
+        return message.content
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, TextPart)
+        else {"type": "image_url", "image_url": {"url": _address(part)}}
+        for part in message.content
+    ]
+
+
+def _address(image: ImagePart) -> str:
+    if image.url is not UNSET:
+        return image.url
+    return f"data:{image.media_type};base64,{image.data}"
 
 
 def _params(call: CallRequest, endpoint: Endpoint) -> dict[str, Any]:

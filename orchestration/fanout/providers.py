@@ -21,6 +21,9 @@ DEFAULT_LOCAL_MODEL = "smollm2-135m"
 _CUSTOM = re.compile(r"REX_PROVIDER_([A-Z][A-Z0-9_]{0,31})_BASE_URL\Z")
 
 
+Wire = Literal["openai", "anthropic", "gemini"]
+
+
 class ProviderSettingsError(Exception):
     """A provider setting that cannot be used; the sentence names it and never repeats its value."""
 
@@ -28,11 +31,12 @@ class ProviderSettingsError(Exception):
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A provider and how to reach it. ``base_url`` ends before ``/chat/completions``, ``/messages``
-    or ``/models``, whichever its wire format has."""
+    or ``/models``, whichever its wire format has. A provider may have several keys: the next is for
+    when it refuses one."""
 
     provider: Provider
     base_url: str
-    api_key: str = field(default="", repr=False)
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
 
 
 class _Row(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,7 +46,7 @@ class _Row(msgspec.Struct, forbid_unknown_fields=True):
     base_url_env: str
     api_key_env: str | None
     key_required: bool
-    wire: Literal["openai", "anthropic", "gemini"]
+    wire: Wire
     litellm: str
     quirks: dict[str, str | bool]
 
@@ -77,6 +81,7 @@ def read_endpoints(env: Mapping[str, str]) -> dict[str, Endpoint]:
         name = named[1].lower()
         if name in endpoints:
             raise ProviderSettingsError(f"{variable} names a provider that Rex has built in.")
+        wire = _wire(f"REX_PROVIDER_{named[1]}_WIRE", env)
         endpoints[name] = _endpoint(
             _Row(
                 name=name,
@@ -85,8 +90,8 @@ def read_endpoints(env: Mapping[str, str]) -> dict[str, Endpoint]:
                 base_url_env=variable,
                 api_key_env=f"REX_PROVIDER_{named[1]}_API_KEY",
                 key_required=False,
-                wire="openai",
-                litellm="openai",
+                wire=wire,
+                litellm=wire,
                 quirks={},
             ),
             env,
@@ -107,11 +112,11 @@ def _endpoint(row: _Row, env: Mapping[str, str], *, free: bool | None = None) ->
         raise ProviderSettingsError(
             f"{row.base_url_env} takes an http or https address without user, query and fragment."
         )
-    api_key = _secret(row.api_key_env, env) if row.api_key_env else ""
+    api_keys = _keys(row.api_key_env, env) if row.api_key_env else ()
     missing = ""
     if not base_url:
         missing = row.base_url_env
-    elif row.key_required and not api_key and row.api_key_env:
+    elif row.key_required and not api_keys and row.api_key_env:
         missing = row.api_key_env
     provider = Provider(
         name=row.name,
@@ -122,7 +127,23 @@ def _endpoint(row: _Row, env: Mapping[str, str], *, free: bool | None = None) ->
         free=not row.key_required if free is None else free,
         quirks=MappingProxyType(row.quirks),
     )
-    return Endpoint(provider, base_url, api_key)
+    return Endpoint(provider, base_url, api_keys)
+
+
+def _wire(name: str, env: Mapping[str, str]) -> Wire:
+    match env.get(name, "").strip():
+        case "" | "openai":
+            return "openai"
+        case "anthropic":
+            return "anthropic"
+        case "gemini":
+            return "gemini"
+    raise ProviderSettingsError(f"{name} takes openai, anthropic or gemini.")
+
+
+def _keys(name: str, env: Mapping[str, str]) -> tuple[str, ...]:
+    """The keys of ``name``: a comma stands between them."""
+    return tuple(key.strip() for key in _secret(name, env).split(",") if key.strip())
 
 
 def _is_address(base_url: str) -> bool:
@@ -153,6 +174,7 @@ def _secret(name: str, env: Mapping[str, str]) -> str:
             raise ProviderSettingsError(
                 f"{name}_FILE names a file that cannot be read: {type(error).__name__}."
             ) from None
-    if any(not "!" <= character <= "~" for character in value):
+    # Spaces may stand beside the commas between keys, and nowhere else.
+    if any(not "!" <= c <= "~" for key in value.split(",") for c in key.strip()):
         raise ProviderSettingsError(f"{name} takes a key of printable ASCII without spaces.")
     return value

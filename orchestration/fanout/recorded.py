@@ -13,16 +13,9 @@ import msgspec
 
 from orchestration.domain.errors import ErrorKind
 from orchestration.domain.routing import RECORDED, Provider
+from orchestration.fanout.call_sink import NOT_COUNTED, Answer, CallFault, CallSink, Counted
 from orchestration.fanout.client import FanoutClient, ProviderClient
-from orchestration.fanout.relay import (
-    NOT_COUNTED,
-    Answer,
-    CallFault,
-    CallSink,
-    Counted,
-    Relay,
-    stop_kind,
-)
+from orchestration.fanout.relay import Relay, stop_kind
 from orchestration.fanout.wire import CallRequest, Event, FanoutRequest, FinishReason
 
 
@@ -106,6 +99,7 @@ class RecordedClient(FanoutClient):
         await self._live.aclose()
 
     async def _replay(self, call: CallRequest, sink: CallSink) -> Answer:
+        sink.started(1, "first", call)
         run_id, _, label = call.model.partition("/")
         try:
             if self._load is None:

@@ -1,9 +1,8 @@
 """Fan-outs that run in this process: a task per call, one stream of their events.
 
 The in-process counterpart of the Go service's engine, for every backend that is not the service:
-it coalesces text, bounds what waits for a slow reader, ends each call exactly once, and stops calls
-for a reason. What a call does is the backend's: a coroutine that fills a ``CallSink``. Longer than
-most files, because a call, its sink and their stream share one state and are read together.
+it coalesces text, ends each call exactly once, and stops calls for a reason. What a call does is
+the backend's: a coroutine that fills a ``CallSink``.
 """
 
 import asyncio
@@ -13,11 +12,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
-import msgspec
 from msgspec import UNSET
 
-from orchestration.domain.errors import ErrorKind, row_of
+from orchestration.domain.errors import ErrorKind
 from orchestration.domain.routing import Provider
+from orchestration.fanout.call_sink import Answer, CallFault, CallSink
 from orchestration.fanout.client import FanoutClient, FanoutRefused
 from orchestration.fanout.wire import (
     CallRequest,
@@ -26,10 +25,7 @@ from orchestration.fanout.wire import (
     Failed,
     FanoutRequest,
     Finished,
-    FinishReason,
-    Started,
-    Timing,
-    Usage,
+    Thought,
     WireError,
     check_request,
 )
@@ -37,179 +33,13 @@ from orchestration.fanout.wire import (
 log = logging.getLogger("rex.fanout")
 
 DEFAULT_COALESCE_MS = 20
-MAX_PENDING_CHARS = 64 << 10
-MAX_ANSWER_BYTES = 8 << 20  # as escaped in JSON
-CHARS_A_TOKEN = 4
-
-
-class CallFault(Exception):
-    """Why a call fails. ``fact`` is of our own making: no upstream text, no key. ``status`` is the
-    HTTP status of a refusal, None when the provider answered 200 or not at all."""
-
-    def __init__(
-        self,
-        kind: ErrorKind,
-        fact: str = "",
-        *,
-        status: int | None = None,
-        retry_after_ms: int | None = None,
-    ) -> None:
-        super().__init__(str(kind))
-        self.kind, self.fact, self.status = kind, fact, status
-        self.retry_after_ms = retry_after_ms
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """What a provider counted; None where it did not, or counted nonsense."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int = 0
-    reasoning_tokens: int = 0
-
-
-NOT_COUNTED = Counted()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A complete answer, but for its text, which went to the sink."""
-
-    finish_reason: FinishReason
-    counted: Counted = NOT_COUNTED
-
-
-class CallSink:
-    """What one call says. Methods are called from the call's own task."""
-
-    def __init__(self, relay: "Relay", call: CallRequest) -> None:
-        self._relay = relay
-        self._call = call
-        self._moments: dict[str, int | None] = dict.fromkeys(
-            ("queued", "admitted", "connect", "first_token", "last_token")
-        )
-        self._characters = 0
-        self._bytes = 0
-        self._room = asyncio.Event()
-        self._pending = 0
-
-    @property
-    def characters(self) -> int:
-        """Code points of the answer so far."""
-        return self._characters
-
-    def started(self) -> None:
-        now = self._relay.now_ms()
-        # Nothing waits for its turn here: what is asked for is sent.
-        self._moments["queued"] = self._moments["admitted"] = now
-        call = self._call
-        self._relay.put(Started(call.id, now, 1, "first", call.provider, call.model), urgent=True)
-
-    def connected(self) -> None:
-        self._moments["connect"] = self._relay.now_ms()
-
-    async def text(self, text: str) -> None:
-        """The next piece, as ``valid_text`` leaves it; waits while the reader is behind.
-
-        Raises CallFault when the answer gets too large.
-        """
-        if not text:
-            return
-        now = self._relay.now_ms()
-        first = self._moments["first_token"] is None
-        if first:
-            self._moments["first_token"] = now
-        self._moments["last_token"] = now
-        self._characters += len(text)
-        self._bytes += len(msgspec.json.encode(text)) - 2
-        if self._bytes > MAX_ANSWER_BYTES:
-            raise CallFault(ErrorKind.RESPONSE_TOO_LARGE, f"over {MAX_ANSWER_BYTES} bytes")
-        while self.must_wait(text):
-            self._room.clear()
-            await self._room.wait()
-        self._pending += len(text)
-        self._relay.put(Chunk(self._call.id, now, text), urgent=first)
-
-    def must_wait(self, text: str) -> bool:
-        """Whether ``text`` would wait now: the reader is slow then, not the provider."""
-        return self._pending > 0 and self._pending + len(text) > MAX_PENDING_CHARS
-
-    def taken(self) -> None:
-        """The reader has taken what was pending."""
-        self._pending = 0
-        self._room.set()
-
-    def finish(self, answer: Answer) -> None:
-        self._end(
-            Finished(
-                self._call.id,
-                self._relay.now_ms(),
-                1,
-                self._call.provider,
-                self._call.model,
-                answer.finish_reason,
-                self._usage(answer.counted),
-                Timing(**self._moments),
-                cached_age_ms=None,
-            )
-        )
-
-    def fail(self, fault: CallFault) -> None:
-        row = row_of(fault.kind)
-        facts = [f"HTTP {fault.status}"] if fault.status else []
-        facts += [fault.fact] if fault.fact else []
-        self._end(
-            Failed(
-                self._call.id,
-                self._relay.now_ms(),
-                1,
-                fault.kind,
-                f"{row.sentence} ({', '.join(facts)})" if facts else row.sentence,
-                row.retryable,
-                fault.status,
-                fault.retry_after_ms,
-                self._usage(NOT_COUNTED) if self._characters else None,
-                Timing(**self._moments),
-            )
-        )
-
-    def _end(self, event: Finished | Failed) -> None:
-        self._relay.put(event, urgent=True)
-
-    def _usage(self, counted: Counted) -> Usage:
-        asked = sum(len(message.text) for message in self._call.messages)
-        given, written = counted.input_tokens, counted.output_tokens
-        return Usage(
-            input_tokens=estimated_tokens(asked) if given is None else given,
-            output_tokens=estimated_tokens(self._characters) if written is None else written,
-            cached_tokens=counted.cached_tokens,
-            reasoning_tokens=counted.reasoning_tokens,
-            estimated=given is None or written is None,
-        )
-
-
-def estimated_tokens(characters: int) -> int:
-    """A token for four characters, rounded up."""
-    return -(-characters // CHARS_A_TOKEN)
-
-
-def valid_text(text: str) -> str:
-    """``text`` with U+FFFD for U+0000 and lone surrogates, which what reads us would refuse."""
-    if "\x00" in text:
-        text = text.replace("\x00", "�")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
-
 
 Work = Callable[[CallRequest, CallSink], Awaitable[Answer]]
 
 
 class Relay:
-    """One fan-out in flight. ``work`` does one call: it returns its Answer or raises CallFault."""
+    """One fan-out in flight. ``work`` does one call: it tells its attempts and text to the sink,
+    and returns its Answer or raises CallFault."""
 
     def __init__(self, request: FanoutRequest, work: Work) -> None:
         self._loop = asyncio.get_running_loop()
@@ -222,7 +52,12 @@ class Relay:
         self._pending: list[Event] = []
         self._ready = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._sinks = {call.id: CallSink(self, call) for call in request.calls}
+        workspace = "" if request.workspace is UNSET else request.workspace
+        self._deadline_at = self._received + request.deadline_ms / 1000
+        self._sinks = {
+            call.id: CallSink(self, call, workspace=workspace, deadline_at=self._deadline_at)
+            for call in request.calls
+        }
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stops: dict[str, ErrorKind] = {}
 
@@ -276,9 +111,8 @@ class Relay:
 
     async def _run(self, call: CallRequest) -> None:
         sink = self._sinks[call.id]
-        deadline = asyncio.timeout_at(self._received + self._request.deadline_ms / 1000)
+        deadline = asyncio.timeout_at(self._deadline_at)
         try:
-            sink.started()
             async with deadline:
                 answer = await self._work(call, sink)
         except CallFault as fault:
@@ -301,29 +135,30 @@ class Relay:
 
 @dataclass(slots=True)
 class _Text:
-    """Chunks of one call on their way to be one."""
+    """Pieces of one call, all of the answer or all of its reasoning, on their way to be one."""
 
-    first: Chunk
+    first: Chunk | Thought
     pieces: list[str]
 
-    def chunk(self) -> Chunk:
-        return Chunk(self.first.call, self.first.at_ms, "".join(self.pieces))
+    def event(self) -> Chunk | Thought:
+        return type(self.first)(self.first.call, self.first.at_ms, "".join(self.pieces))
 
 
 def _joined(events: list[Event]) -> list[Event]:
-    """The events with the chunks of each call joined; the order within a call is kept."""
+    """The events with neighbouring text of each call joined; the order within a call is kept."""
     joined: list[Event | _Text] = []
     last: dict[str, _Text] = {}
     for event in events:
-        if not isinstance(event, Chunk):
+        before = last.get(event.call)
+        if not isinstance(event, Chunk | Thought):
             last.pop(event.call, None)
             joined.append(event)
-        elif event.call in last:
-            last[event.call].pieces.append(event.text)
+        elif before is not None and type(before.first) is type(event):
+            before.pieces.append(event.text)
         else:
             last[event.call] = _Text(event, [event.text])
             joined.append(last[event.call])
-    return [entry.chunk() if isinstance(entry, _Text) else entry for entry in joined]
+    return [entry.event() if isinstance(entry, _Text) else entry for entry in joined]
 
 
 class RelayClient(FanoutClient):
@@ -335,7 +170,8 @@ class RelayClient(FanoutClient):
 
     @abstractmethod
     async def answer(self, call: CallRequest, sink: CallSink) -> Answer:
-        """Do one call: fill ``sink`` and return how the answer ended, or raise CallFault."""
+        """Do one call: tell ``sink`` its attempts and text, and return how the answer ended, or
+        raise CallFault."""
 
     def check(self, request: FanoutRequest) -> None:
         """Refuse what the service would refuse. Raises FanoutRefused."""

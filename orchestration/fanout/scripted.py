@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from orchestration.domain.errors import ErrorKind, row_of
 from orchestration.domain.routing import Provider
+from orchestration.fanout.call_sink import NOT_COUNTED, Counted, estimated_tokens
 from orchestration.fanout.client import FanoutClient, FanoutRefused, FanoutUnavailable
-from orchestration.fanout.relay import NOT_COUNTED, Counted, estimated_tokens, stop_kind
+from orchestration.fanout.relay import stop_kind
 from orchestration.fanout.wire import (
     AttemptFailed,
     CallRequest,

@@ -13,6 +13,8 @@ from orchestration.domain.routing import (
     catalogue,
     resolve,
 )
+from orchestration.fanout.answer_cache import AnswerCache
+from orchestration.fanout.cache_store import CacheStore
 from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.go import GoClient
 from orchestration.fanout.inprocess import InProcessClient
@@ -50,8 +52,16 @@ def make_client(
     if backend == "go":
         live = GoClient(url, providers_of(reach))
     else:
-        live = InProcessClient(reach)
+        live = InProcessClient(reach, _answer_cache())
     return RecordedClient(live, load_recording, providers_of(reach))
+
+
+def _answer_cache() -> AnswerCache | None:
+    """The cache of this process; the Go service has its own."""
+    if not settings.CACHE_ENABLED:
+        return None
+    store = CacheStore(settings.REDIS_URL) if settings.REDIS_URL else None
+    return AnswerCache(max_bytes=settings.CACHE_BYTES, ttl_s=settings.CACHE_TTL_S, store=store)
 
 
 def resolve_model(model_id: str) -> Target:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orchestration.domain.errors import ErrorKind
-from orchestration.fanout.relay import NOT_COUNTED, CallFault, Counted
+from orchestration.fanout.call_sink import NOT_COUNTED, CallFault, Counted, valid_text
 from orchestration.fanout.sse import SseEvent
 from orchestration.fanout.upstream_errors import event_kind
 from orchestration.fanout.wire import FinishReason
@@ -33,10 +33,12 @@ _FILTERED: Final = frozenset(
 
 @dataclass(slots=True)
 class Seen:
-    """What one event held. ``forward`` is the event for LiteLLM, None when it has no use for it."""
+    """What one event held. ``forward`` is the event for LiteLLM, None when it has no use for it;
+    ``thought`` is reasoning, which LiteLLM is not asked for."""
 
     forward: bytes | None = None
     generated: bool = False
+    thought: str = ""
 
 
 class UpstreamWire(ABC):
@@ -74,6 +76,15 @@ class UpstreamWire(ABC):
     @abstractmethod
     def _fold(self, data: dict[str, Any]) -> Seen: ...
 
+    @abstractmethod
+    def events_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """An answer in one piece as the events of a stream that says the same."""
+
+    def unstreamed(self, url: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A request for a stream as one for an answer in one piece. LiteLLM is always asked to
+        stream, so that there is one way through it."""
+        return url, {k: v for k, v in body.items() if k not in ("stream", "stream_options")}
+
     def last(self) -> bytes:
         """What to hand LiteLLM when the stream is over."""
         return b""
@@ -89,6 +100,7 @@ class OpenAIWire(UpstreamWire):
     def __init__(self) -> None:
         super().__init__()
         self._repair = SurrogateRepair()
+        self._thoughts = SurrogateRepair()
 
     def _fold(self, data: dict[str, Any]) -> Seen:
         usage = data.get("usage")
@@ -101,17 +113,27 @@ class OpenAIWire(UpstreamWire):
             )
         if self.finished:
             return Seen()
-        text, generated, reason = self._choices(data.get("choices"))
-        text = self._repair.add(text)
+        text, thought, generated, reason = self._choices(data.get("choices"))
+        text, thought = self._repair.add(text), self._thoughts.add(thought)
         if reason:
             self._finish(reason)
             text += self._repair.rest()
-        return Seen(self._plain(text, reason) if text or reason else None, generated)
+            thought += self._thoughts.rest()
+        return Seen(self._plain(text, reason) if text or reason else None, generated, thought)
+
+    def events_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        choices = body.get("choices")
+        said = [
+            {**choice, "delta": choice.get("message")}
+            for choice in (choices if isinstance(choices, list) else ())
+            if isinstance(choice, dict)
+        ]
+        return [{**body, "choices": said}]
 
     @staticmethod
-    def _choices(choices: object) -> tuple[str, bool, str]:
-        """(text, whether the model produced anything, finish reason)."""
-        text, generated, finish = "", False, ""
+    def _choices(choices: object) -> tuple[str, str, bool, str]:
+        """(text, reasoning, whether the model produced anything, finish reason)."""
+        text, thought, generated, finish = "", "", False, ""
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 continue
@@ -122,10 +144,12 @@ class OpenAIWire(UpstreamWire):
                 continue
             if isinstance(content := delta.get("content"), str):
                 text = content
-            produced = (content, *(delta.get(n) for n in ("reasoning_content", "reasoning")))
-            generated = generated or any(isinstance(p, str) and p for p in produced)
+            for name in ("reasoning_content", "reasoning"):
+                if not thought and isinstance(reasoning := delta.get(name), str):
+                    thought = reasoning
+            generated = generated or bool(text or thought)
             generated = generated or bool(delta.get("refusal")) or bool(delta.get("tool_calls"))
-        return text, generated, finish
+        return text, thought, generated, finish
 
     @staticmethod
     def _plain(text: str, reason: str) -> bytes:
@@ -148,11 +172,13 @@ class AnthropicWire(UpstreamWire):
 
     def _fold(self, data: dict[str, Any]) -> Seen:
         kind = data.get("type")
-        generated = False
+        generated, thought = False, ""
         if kind == "message_start":
             self._count_input(_inside(data, "message", "usage"))
         elif kind == "content_block_delta":
             generated = True
+            if isinstance(said := _inside(data, "delta", "thinking"), str):
+                thought = valid_text(said)
         elif kind == "message_delta":
             usage = data.get("usage")
             if isinstance(usage, dict):
@@ -164,7 +190,29 @@ class AnthropicWire(UpstreamWire):
                 self._finish(reason)
         elif kind == "message_stop":
             self.closed = True
-        return Seen(_event(data, str(kind)), generated)
+        return Seen(_event(data, str(kind)), generated, thought)
+
+    def events_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        blocks = body.get("content")
+        start = {"type": "message_start", "message": body | {"content": []}}
+        events: list[dict[str, Any]] = [start]
+        for index, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            if not isinstance(block, dict):
+                continue
+            name = {"text": "text", "thinking": "thinking"}.get(str(block.get("type")))
+            if name is None:
+                continue
+            empty = {"type": name, name: ""}
+            delta = {"type": f"{name}_delta", name: block.get(name)}
+            events += [
+                {"type": "content_block_start", "index": index, "content_block": empty},
+                {"type": "content_block_delta", "index": index, "delta": delta},
+                {"type": "content_block_stop", "index": index},
+            ]
+        usage = body.get("usage")
+        end: dict[str, Any] = {"type": "message_delta", "usage": usage if usage else {}}
+        end["delta"] = {"stop_reason": body.get("stop_reason"), "stop_sequence": None}
+        return [*events, end, {"type": "message_stop"}]
 
     def _count_input(self, usage: object) -> None:
         """Their input_tokens leave out what was read from or written to the prompt cache."""
@@ -198,7 +246,20 @@ class GeminiWire(UpstreamWire):
             return Seen()
         if isinstance(reason := candidate.get("finishReason"), str):
             self._finish(reason)
-        return Seen(_event(data), bool(_inside(candidate, "content", "parts")))
+        parts = _inside(candidate, "content", "parts")
+        thought = "".join(
+            part["text"]
+            for part in (parts if isinstance(parts, list) else ())
+            if isinstance(part, dict) and part.get("thought") and isinstance(part.get("text"), str)
+        )
+        return Seen(_event(data), bool(parts), valid_text(thought))
+
+    def events_of(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        return [body]
+
+    def unstreamed(self, url: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        plain = url.replace(":streamGenerateContent", ":generateContent")
+        return plain.replace("?alt=sse", "").replace("&alt=sse", ""), body
 
 
 WIRES: Final[dict[str, type[UpstreamWire]]] = {"anthropic": AnthropicWire, "gemini": GeminiWire}

@@ -7,8 +7,8 @@ from itertools import count
 
 import pytest
 
+from orchestration.fanout.call_sink import MAX_PENDING_CHARS
 from orchestration.fanout.client import FanoutRefused, ProviderClient
-from orchestration.fanout.relay import MAX_PENDING_CHARS
 from orchestration.fanout.wire import Failed, Finished, Started
 from tests.contract.conftest import Upstream
 from tests.contract.traces import call, events_of, fanout, trace_of

@@ -25,17 +25,17 @@ def test_without_any_setting_only_the_embedded_model_is_there() -> None:
 
 def test_a_key_configures_its_provider_and_no_other() -> None:
     endpoints = read_endpoints({"OPENAI_API_KEY": KEY})
-    assert endpoints["openai"].api_key == KEY
+    assert endpoints["openai"].api_keys == (KEY,)
     assert endpoints["openai"].base_url == "https://api.openai.com/v1"
     with pytest.raises(ProviderNotConfigured, match="set ANTHROPIC_API_KEY"):
         resolve("anthropic/claude", providers_of(endpoints))
-    assert not any(each.api_key for name, each in endpoints.items() if name != "openai")
+    assert not any(each.api_keys for name, each in endpoints.items() if name != "openai")
 
 
 def test_a_key_can_come_from_a_file_without_its_line_end(tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
-    assert read_endpoints({"GEMINI_API_KEY_FILE": str(file)})["google"].api_key == KEY
+    assert read_endpoints({"GEMINI_API_KEY_FILE": str(file)})["google"].api_keys == (KEY,)
 
 
 def test_an_address_of_ones_own_replaces_the_default_without_its_last_slash() -> None:
@@ -53,7 +53,7 @@ def test_a_server_of_ones_own_needs_an_address_and_takes_a_key() -> None:
         }
     )
     assert list(endpoints)[-2:] == ["lab", "no_key"]
-    assert (endpoints["lab"].api_key, endpoints["no_key"].api_key) == (KEY, "")
+    assert (endpoints["lab"].api_keys, endpoints["no_key"].api_keys) == ((KEY,), ())
     # What it costs is not known: it may be somebody's paid service.
     assert not endpoints["lab"].provider.free
     target = resolve("no_key/some/model", providers_of(endpoints))

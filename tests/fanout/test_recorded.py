@@ -7,13 +7,13 @@ import pytest
 
 from orchestration.domain.errors import ErrorKind
 from orchestration.fanout import recorded as module
+from orchestration.fanout.call_sink import Counted
 from orchestration.fanout.client import FanoutUnavailable
 from orchestration.fanout.recorded import (
     RecordedClient,
     Recording,
     UnknownRecording,
 )
-from orchestration.fanout.relay import Counted
 from orchestration.fanout.scripted import Cut, Hang, Script, ScriptedClient
 from orchestration.fanout.wire import Chunk, Event, Failed, Finished, Started
 from tests.fanout.asking import PROVIDERS, call, events_of, fanout, text_of
@@ -103,6 +103,8 @@ async def test_the_pauses_are_the_recorded_ones_divided_by_the_speed(
 
     class Sink:
         said: list[str] = []
+
+        def started(self, attempt: int, reason: str, target: object) -> None: ...
 
         def connected(self) -> None: ...
 

@@ -6,24 +6,33 @@ from contextlib import aclosing
 import pytest
 
 from orchestration.domain.errors import ErrorKind
-from orchestration.fanout.relay import (
+from orchestration.fanout.call_sink import (
     MAX_ANSWER_BYTES,
     MAX_PENDING_CHARS,
     Answer,
     CallFault,
     CallSink,
-    Relay,
-    Work,
     valid_text,
 )
+from orchestration.fanout.relay import Relay, Work
 from orchestration.fanout.wire import CallRequest, Chunk, Event, Failed, Finished, Started
 from tests.contract.traces import call, fanout, trace_of
 
 DONE = Answer("stop")
 
 
+def attempted(work: Work) -> Work:
+    """``work`` as the one attempt of its call."""
+
+    async def attempt(call: CallRequest, sink: CallSink) -> Answer:
+        sink.started(1, "first", call)
+        return await work(call, sink)
+
+    return attempt
+
+
 async def all_events(work: Work, *calls: CallRequest, deadline_ms: int = 30_000) -> list[Event]:
-    relay = Relay(fanout(*calls or (call("m"),), deadline_ms=deadline_ms), work)
+    relay = Relay(fanout(*calls or (call("m"),), deadline_ms=deadline_ms), attempted(work))
     return [event async for event in relay.events()]
 
 
@@ -52,7 +61,7 @@ async def test_a_slow_reader_holds_the_call_back_and_loses_nothing() -> None:
             said += 1
         return DONE
 
-    relay = Relay(fanout(call("m")), work)
+    relay = Relay(fanout(call("m")), attempted(work))
     read = 0
     async with aclosing(relay.events()) as events:
         async for event in events:
@@ -103,7 +112,7 @@ async def test_a_call_is_stopped_for_the_first_reason_and_ends_once() -> None:
         await asyncio.sleep(60)
         return DONE
 
-    relay = Relay(fanout(call("m")), work)
+    relay = Relay(fanout(call("m")), attempted(work))
     ends = []
     async with aclosing(relay.events()) as events:
         async for event in events:
@@ -124,7 +133,7 @@ async def test_closing_the_stream_waits_until_every_call_has_let_go() -> None:
             let_go.append(call.id)
         return DONE
 
-    relay = Relay(fanout(call("m"), call("m", call_id="B")), work)
+    relay = Relay(fanout(call("m"), call("m", call_id="B")), attempted(work))
     async with aclosing(relay.events()) as events:
         await anext(events)
         await asyncio.sleep(0)

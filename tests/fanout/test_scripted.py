@@ -7,8 +7,8 @@ import pytest
 
 from orchestration.domain.errors import ErrorKind
 from orchestration.domain.routing import UnknownModel
+from orchestration.fanout.call_sink import Counted
 from orchestration.fanout.client import CallFailed, FanoutRefused, FanoutUnavailable
-from orchestration.fanout.relay import Counted
 from orchestration.fanout.scripted import Cut, Fail, Finish, Hang, Script, ScriptedClient
 from orchestration.fanout.wire import Chunk, Failed, Finished, Message, Params, Started
 from tests.fanout.asking import PROVIDERS, call, events_of, fanout, text_of

@@ -1,0 +1,233 @@
+"""Answers out of the cache, and answers that equal calls in flight share.
+
+The counterpart of the Go service's flights. A call that reads the cache follows a flight: the first
+to ask for a key starts it, the others read along, so that several calls cost one. The flight ends
+when its work does or when the last call has left it, so nobody's cancel fails another. To the call
+that started it a flight is its attempts; to the others it is a replay.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from msgspec.structs import replace as with_fields
+
+from orchestration.domain.errors import ErrorKind
+from orchestration.fanout.answer_cache import AnswerCache
+from orchestration.fanout.attempts import Attempts
+from orchestration.fanout.cache_value import CachedAnswer
+from orchestration.fanout.call_sink import (
+    MAX_PENDING_CHARS,
+    Answer,
+    CallFault,
+    CallSink,
+    Telling,
+)
+from orchestration.fanout.wire import CacheUse, CallRequest, Reason
+
+log = logging.getLogger("rex.fanout")
+
+# One thing that was told, to be told again: to whom, and whether the flight is theirs.
+_Told = Callable[[CallSink, bool], Awaitable[None]]
+_Key = tuple[str, str]
+
+
+class _Flight(Telling):
+    """One piece of work, what it has told so far, and the calls that follow it."""
+
+    def __init__(self, call: CallRequest) -> None:
+        super().__init__(call)
+        self.task: asyncio.Task[None] | None = None
+        self.end: Answer | CallFault | None = None
+        self._target = call
+        self._told: list[_Told] = []
+        self._followers: dict[CallSink, int] = {}  # how many characters each has passed on
+        self._told_chars = 0
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        self._changed = asyncio.Event()
+
+    def deadline(self) -> float:
+        """The latest of those who still follow."""
+        return max((sink.deadline_at for sink in self._followers), default=0.0)
+
+    def finish(self, end: Answer | CallFault) -> None:
+        self.end = end
+        self._change()
+
+    def kept(self, end: Answer) -> CachedAnswer:
+        """What the cache keeps of a flight that ended well."""
+        return CachedAnswer(
+            v=1,
+            text="".join(self._texts),
+            thoughts="".join(self._thoughts) or None,
+            finish_reason=end.finish_reason,
+            usage=self.usage(end.counted),
+            provider=self._target.provider,
+            model=self._target.model,
+            stored_at_ms=int(time.time() * 1000),
+        )
+
+    # --- what the work tells -------------------------------------------------------------------
+
+    def started(self, attempt: int, reason: Reason, target: CallRequest) -> None:
+        super().started(attempt, reason, target)
+        self._target, self._texts, self._thoughts = target, [], []
+
+        async def tell(sink: CallSink, leads: bool) -> None:
+            if leads:
+                sink.started(attempt, reason, target)
+            elif sink.said or not sink.began:  # else nothing was shown of the attempt before
+                sink.started(0, "cache", target)
+
+        self._record(tell)
+
+    def connected(self) -> None:
+        async def tell(sink: CallSink, leads: bool) -> None:
+            if leads:
+                sink.connected()
+
+        self._record(tell)
+
+    def attempt_failed(self, fault: CallFault, wait_s: float) -> None:
+        async def tell(sink: CallSink, leads: bool) -> None:
+            if leads:
+                sink.attempt_failed(fault, wait_s)
+
+        self._record(tell)
+        self.characters, self.said = 0, False
+
+    def must_wait(self, text: str) -> bool:
+        """The fastest of the followers sets the pace."""
+        ahead = self._told_chars - max(self._followers.values(), default=0)
+        return ahead > 0 and ahead + len(text) > MAX_PENDING_CHARS
+
+    async def text(self, text: str) -> None:
+        self._measure(text, is_answer=True)
+        await self._say(text, self._texts, lambda sink, leads: sink.text(text))
+
+    async def thought(self, text: str) -> None:
+        self._measure(text, is_answer=False)
+        await self._say(text, self._thoughts, lambda sink, leads: sink.thought(text))
+
+    async def _say(self, text: str, into: list[str], give: _Told) -> None:
+        while self.must_wait(text):
+            await self._changed.wait()
+        into.append(text)
+        self._told_chars += len(text)
+
+        async def tell(sink: CallSink, leads: bool) -> None:
+            await give(sink, leads)
+            self._followers[sink] += len(text)
+            self._change()
+
+        self._record(tell)
+
+    def _record(self, told: _Told) -> None:
+        self._told.append(told)
+        self._change()
+
+    def _change(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    # --- who follows ---------------------------------------------------------------------------
+
+    async def follow(self, sink: CallSink, *, leads: bool) -> Answer | CallFault:
+        """Tell ``sink`` everything from the start, until the work has ended."""
+        self._followers[sink] = 0
+        place = 0
+        try:
+            while True:
+                if place < len(self._told):
+                    told, place = self._told[place], place + 1
+                    await told(sink, leads)
+                elif self.end is not None:
+                    return self.end
+                else:
+                    await self._changed.wait()
+        finally:
+            del self._followers[sink]
+
+    @property
+    def deserted(self) -> bool:
+        return not self._followers
+
+
+class Flights:
+    """Answers calls that use ``cache``. Used within one event loop."""
+
+    def __init__(self, cache: AnswerCache, attempts: Attempts) -> None:
+        self._cache, self._attempts = cache, attempts
+        self._flights: dict[_Key, _Flight] = {}
+
+    async def answer(self, call: CallRequest, use: CacheUse, sink: CallSink) -> Answer:
+        """The answer to ``call``, told to ``sink``. Raises CallFault."""
+        key = (sink.workspace, use.key)
+        # Who only writes wants an answer of their own.
+        flight = None if use.mode == "write" else self._flights.get(key)
+        leads = flight is None
+        if flight is None:
+            flight = _Flight(call)
+            if use.mode != "write":
+                # In the table before the cache is looked into: calls of one key look once.
+                self._flights[key] = flight
+            flight.task = asyncio.create_task(self._work(flight, key, call, use))
+        try:
+            end = await flight.follow(sink, leads=leads)
+        finally:
+            if flight.deserted:
+                await self._stop(flight, key)
+        if isinstance(end, CallFault):
+            raise end
+        if leads or end.cached_age_ms is not None:
+            return end
+        return replace(end, cached_age_ms=0)
+
+    async def aclose(self) -> None:
+        for key, flight in list(self._flights.items()):
+            await self._stop(flight, key)
+
+    async def _stop(self, flight: _Flight, key: _Key) -> None:
+        """Nobody follows any more. Out of the table first: nobody may join what is stopped."""
+        if self._flights.get(key) is flight:
+            del self._flights[key]
+        if flight.task is not None and not flight.task.done():
+            flight.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await flight.task
+
+    async def _work(self, flight: _Flight, key: _Key, call: CallRequest, use: CacheUse) -> None:
+        try:
+            flight.finish(await self._answer(flight, key, call, use))
+        except CallFault as fault:
+            flight.finish(fault)
+        except Exception as error:
+            # The error's own words may hold what a provider said: only its type is safe to log.
+            log.error("call failed inside: %s", type(error).__name__)
+            flight.finish(CallFault(ErrorKind.INTERNAL))
+        finally:
+            # An error goes to all that follow, and is not kept for those who come.
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+
+    async def _answer(self, flight: _Flight, key: _Key, call: CallRequest, use: CacheUse) -> Answer:
+        known = None if use.mode == "write" else await self._cache.get(*key)
+        if known is not None:
+            return await _replayed(flight, *known)
+        end = await self._attempts.answer(call, flight, flight.deadline)
+        if use.mode != "read" and end.finish_reason == "stop":
+            self._cache.put(*key, flight.kept(end))
+        return replace(end, usage=flight.usage(end.counted))
+
+
+async def _replayed(flight: _Flight, answer: CachedAnswer, age_ms: int) -> Answer:
+    call = flight.call
+    flight.started(0, "cache", with_fields(call, provider=answer.provider, model=answer.model))
+    if call.thoughts is True and answer.thoughts:
+        await flight.thought(answer.thoughts)
+    await flight.text(answer.text)
+    return Answer(answer.finish_reason, usage=answer.usage, cached_age_ms=age_ms)
