@@ -14,6 +14,7 @@ from tests.contract.test_golden_files import by_schema
 
 Event = dict[str, Any]
 DEADLINE_MS = 90_000  # a slow machine is no failure of any server
+LONG_TOKENS = 3500  # the better part of a minute
 _LINE, _WHOLE = by_schema("line"), by_schema("whole")
 
 

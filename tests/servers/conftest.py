@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -43,11 +44,16 @@ class ModelServer:
         return sum(slot["is_processing"] for slot in slots)
 
     def wait_until(self, *, idle: bool) -> None:
-        """Half the time that the long answers of these tests take on a fast machine."""
-        deadline = time.monotonic() + 12
+        """Waits for half the time that a long answer of these tests takes on a fast machine.
+
+        Looks ever more seldom: before a first byte is sent the server asks whether its reader has
+        left only after a second in which nothing was answered to anyone, looks included.
+        """
+        deadline, pause_s = time.monotonic() + 12, 0.02
         while (self.at_work() == 0) != idle:
             assert time.monotonic() < deadline, "still at work" if idle else "still idle"
-            time.sleep(0.02)
+            time.sleep(pause_s)
+            pause_s *= 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +101,14 @@ def _running(command: list[str], env: dict[str, str], log: Path) -> Iterator[sub
         process.stdin.close()
 
 
-def _wait(process: subprocess.Popen[str], log: Path, ready: Callable[[], bool]) -> None:
+def _wait(process: subprocess.Popen[str], log: Path, address: str) -> None:
+    """Until ``address`` answers 200; an end before that is told with all that was logged."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         try:
-            if ready():
+            if httpx.get(address, timeout=5, trust_env=False).status_code == 200:
                 return
         except httpx.TransportError:
             pass
@@ -115,24 +122,42 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServ
     command = [sys.executable, str(script), "--port", str(port), "--slots"]
     url = f"http://127.0.0.1:{port}"
     with _running(command, {"REX_STATE_DIR": str(folder)}, log) as process:
-        _wait(
-            process,
-            log,
-            lambda: httpx.get(f"{url}/health", timeout=5, trust_env=False).status_code == 200,
-        )
+        _wait(process, log, f"{url}/health")
         yield ModelServer(url)
 
 
-@pytest.fixture(scope="session")
-def proxy(model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of LiteLLM's proxy, without a database: it knows one key."""
+@pytest.fixture(scope="session", autouse=True)
+def proxy_starting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[], str] | None]:
+    """Begins to start the proxy where a test of this run asks it, and waits no longer than the
+    first of them: what it imports takes it half a minute on a busy machine."""
+    if not any(item.get_closest_marker("litellm") for item in request.session.items):
+        yield None
+        return
+    model_server: ModelServer = request.getfixturevalue("model_server")
     folder, port = tmp_path_factory.mktemp("proxy"), free_port(0)
     program = os.environ.get("REX_LITELLM_PROXY") or str(
         litellm_proxy.find(Layout(ROOT, ROOT / ".rex"))
     )
+    (folder / "config.json").write_text(json.dumps(_proxy_config(model_server)))  # JSON is YAML
+    command = [program, "--config", "config.json", "--host", "127.0.0.1", "--port", str(port)]
+    # It asks the Internet for prices otherwise.
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
+    url, log = f"http://127.0.0.1:{port}", folder / "log"
+    with _running(command, env, log) as process:
+
+        def started() -> str:
+            _wait(process, log, f"{url}/health/liveliness")
+            return url
+
+        yield started
+
+
+def _proxy_config(model_server: ModelServer) -> dict[str, Any]:
     way = {"api_base": f"{model_server.url}/v1", "api_key": "none"}
     models = {PROXIED: "hosted_vllm/any", THROUGH_RESPONSES: "openai/any"}
-    config = {
+    return {
         "model_list": [
             {"model_name": name, "litellm_params": {"model": model, **way}}
             for name, model in models.items()
@@ -140,19 +165,12 @@ def proxy(model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory) -
         "litellm_settings": {"telemetry": False, "num_retries": 0},
         "general_settings": {"master_key": PROXY_KEY},
     }
-    (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
-    command = [program, "--config", "config.json", "--host", "127.0.0.1", "--port", str(port)]
-    # It asks the Internet for prices otherwise.
-    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
-    url, log = f"http://127.0.0.1:{port}", folder / "log"
-    alive = f"{url}/health/liveliness"
-    with _running(command, env, log) as process:
-        _wait(
-            process,
-            log,
-            lambda: httpx.get(alive, timeout=5, trust_env=False).status_code == 200,
-        )
-        yield url
+
+
+@pytest.fixture(scope="session")
+def proxy(proxy_starting: Callable[[], str]) -> str:
+    """The address of LiteLLM's proxy, without a database: it knows one key."""
+    return proxy_starting()
 
 
 @pytest.fixture(scope="session")
@@ -164,16 +182,11 @@ def binary() -> Path:
 
 @contextmanager
 def _service(binary: Path, folder: Path, env: dict[str, str]) -> Iterator[Service]:
-    log = folder / "log"
-    command = [str(binary), "--exit-on-stdin-eof"]
-
-    def address() -> str:
-        lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
-        return next((line["address"] for line in lines if "address" in line), "")
-
-    with _running(command, env | {"REX_FANOUT_LISTEN": "127.0.0.1:0"}, log) as process:
-        _wait(process, log, lambda: address() != "")
-        yield Service(f"http://{address()}", log)
+    log, url = folder / "log", f"http://127.0.0.1:{free_port(0)}"
+    env = env | {"REX_FANOUT_LISTEN": url.removeprefix("http://")}
+    with _running([str(binary), "--exit-on-stdin-eof"], env, log) as process:
+        _wait(process, log, f"{url}/readyz")
+        yield Service(url, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,20 @@
 """What the llama.cpp server alone can be held to: grammars, seeds, and many at once."""
 
 import json
+from typing import Any
 
 import pytest
 
-from tests.servers.asking import ask, ask_in_one_piece, ask_one, call, cancel, fanout, following
+from tests.servers.asking import (
+    LONG_TOKENS,
+    ask,
+    ask_in_one_piece,
+    ask_one,
+    call,
+    cancel,
+    fanout,
+    following,
+)
 from tests.servers.conftest import ModelServer, Service
 
 pytestmark = [pytest.mark.golang, pytest.mark.localmodel]
@@ -36,9 +46,9 @@ def test_an_answer_in_json_can_be_parsed(
 
 
 def test_json_without_a_schema_begins_as_an_object(beside_llama: Service) -> None:
-    json_mode = {"response_format": {"type": "json_object"}, "max_tokens": 8}
+    json_mode: dict[str, Any] = {"response_format": {"type": "json_object"}}
     plain, formed = (
-        ask_one(beside_llama.url, call("local", "Say hello.", **params))
+        ask_one(beside_llama.url, call("local", "Say hello.", max_tokens=8, **params))
         for params in ({}, json_mode)
     )
     assert not plain.text.lstrip().startswith("{")
@@ -76,39 +86,38 @@ def test_a_system_prompt_is_read(beside_llama: Service) -> None:
 
 
 def test_answers_at_once_do_not_mix(beside_llama: Service) -> None:
-    """Eight calls of six slots; each may say its own name and nothing else."""
+    """Eight calls of a server with six slots; each may say its own name and nothing else."""
     names = [f"call-{number}" for number in range(8)]
-    asked = [
-        call(
-            ("local", "anthropic")[number % 2] if number < 2 else "local",
-            "Who are you?",
-            name=name,
-            max_tokens=60,
-            response_format={
-                "type": "json_schema",
-                "json_schema": {"name": "name", "schema": {"enum": [name]}},
-            },
-        )
-        for number, name in enumerate(names)
+    forms = [
+        {"type": "json_schema", "json_schema": {"name": "name", "schema": {"enum": [name]}}}
+        for name in names
     ]
-    asked[1].pop("params")  # llama.cpp's Anthropic route knows no such form
+    asked = [
+        call("local", "Who are you?", name=name, max_tokens=60, response_format=form)
+        for name, form in zip(names, forms, strict=True)
+    ]
     answers = ask(beside_llama.url, *asked)
-    for number, name in enumerate(names):
-        answer = answers[name]
-        assert answer.result["type"] == "finished"
-        assert answer.usage["output_tokens"] > 0
-        if number != 1:
-            assert json.loads(answer.text) == name
+    for name in names:
+        assert answers[name].kind == "stop"
+        assert json.loads(answers[name].text) == name
+        assert not answers[name].usage["estimated"]
 
 
 def test_a_call_that_waits_for_its_whole_answer_is_cancelled_too(
     beside_llama: Service, model_server: ModelServer
 ) -> None:
-    asked = call("local", "Write a very long story.", whole=True, max_tokens=3500)
+    asked = call("local", "Write a very long story.", whole=True, max_tokens=LONG_TOKENS)
     request = fanout(asked)
     with following(beside_llama.url, request) as events:
         assert next(events)["type"] == "started"
         model_server.wait_until(idle=False)
         cancel(beside_llama.url, request)
         assert [event["kind"] for event in events] == ["stop.user"]
+    model_server.wait_until(idle=True)
+
+
+def test_the_deadline_stops_the_model(beside_llama: Service, model_server: ModelServer) -> None:
+    asked = call("local", "Write a very long story.", max_tokens=LONG_TOKENS)
+    answer = ask_one(beside_llama.url, asked, deadline_ms=2500)
+    assert answer.kind == "deadline"
     model_server.wait_until(idle=True)

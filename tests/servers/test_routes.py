@@ -1,14 +1,15 @@
 """What holds on every way to the model, by every format, streamed and in one piece."""
 
+from typing import Any
+
 import pytest
 
 from launcher.weights import DEFAULT_MODEL
-from tests.servers.asking import ask_one, call, cancel, fanout, following
+from tests.servers.asking import LONG_TOKENS, ask_one, call, cancel, fanout, following
 from tests.servers.conftest import PROXIED, ModelServer, Route
 
 _LLAMA = [pytest.mark.golang, pytest.mark.localmodel]
 _PROXY = [*_LLAMA, pytest.mark.litellm]
-_LONG = {"max_tokens": 3500}  # the better part of a minute
 
 
 @pytest.fixture(
@@ -47,7 +48,7 @@ def test_an_answer_is_cut_at_the_limit_and_counted(route: Route, whole: bool) ->
 
 
 def test_it_ends_before_a_stop_sequence(route: Route, whole: bool) -> None:
-    asked = {"model": route.model, "whole": whole, "max_tokens": 24}
+    asked: dict[str, Any] = {"model": route.model, "whole": whole, "max_tokens": 24}
     free = ask_one(route.url, call(route.provider, "Say hello.", **asked))
     stopped = ask_one(route.url, call(route.provider, "Say hello.", stop=[" "], **asked))
     assert " " in free.text
@@ -78,20 +79,16 @@ def test_text_outside_the_alphabet_arrives_and_comes_back(route: Route, whole: b
     assert answer.text
 
 
-@pytest.mark.parametrize("way", ["cancel", "leave", "deadline"])
+@pytest.mark.parametrize("way", ["cancel", "leave"])
 def test_the_model_stops_when_nobody_wants_the_answer(
     route: Route, model_server: ModelServer, way: str
 ) -> None:
-    asked = call(route.provider, "Write a very long story.", model=route.model, **_LONG)
-    request = fanout(asked, **({"deadline_ms": 3000} if way == "deadline" else {}))
+    prompt = "Write a very long story."
+    request = fanout(call(route.provider, prompt, model=route.model, max_tokens=LONG_TOKENS))
     with following(route.url, request) as events:
-        seen = [next(events)]
-        while seen[-1]["type"] != "chunk":
-            seen.append(next(events))
+        assert "chunk" in (event["type"] for event in events)
         assert model_server.at_work() == 1
         if way == "cancel":
             cancel(route.url, request)
-        if way != "leave":
-            kind = {"cancel": "stop.user", "deadline": "deadline"}[way]
-            assert list(events)[-1]["kind"] == kind
+            assert list(events)[-1]["kind"] == "stop.user"
     model_server.wait_until(idle=True)
