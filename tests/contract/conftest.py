@@ -14,6 +14,7 @@ import pytest
 
 from launcher.go_build import FAKE_PROVIDER, SERVICE, build
 from launcher.layout import Layout
+from orchestration.fanout.answer_cache import AnswerCache
 from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.go import GoClient
 from orchestration.fanout.inprocess import InProcessClient
@@ -43,6 +44,16 @@ class Upstream:
             "REX_PROVIDER_KEYED_API_KEY": SECRET,
             "REX_PROVIDER_REFUSED_BASE_URL": f"{self.url}/v1",
             "REX_PROVIDER_REFUSED_API_KEY": SECRET,
+            "REX_PROVIDER_CLAUDIAN_BASE_URL": f"{self.url}/v1",
+            "REX_PROVIDER_CLAUDIAN_API_KEY": SECRET,
+            "REX_PROVIDER_CLAUDIAN_WIRE": "anthropic",
+            "REX_PROVIDER_TWIN_BASE_URL": f"{self.url}/v1beta",
+            "REX_PROVIDER_TWIN_API_KEY": SECRET,
+            "REX_PROVIDER_TWIN_WIRE": "gemini",
+            "REX_PROVIDER_PAIR_GO_BASE_URL": f"{self.url}/v1",
+            "REX_PROVIDER_PAIR_GO_API_KEY": f"{SECRET}-one, {SECRET}-two",
+            "REX_PROVIDER_PAIR_PYTHON_BASE_URL": f"{self.url}/v1",
+            "REX_PROVIDER_PAIR_PYTHON_API_KEY": f"{SECRET}-one, {SECRET}-two",
             "REX_PROVIDER_CLOSED_BASE_URL": "http://127.0.0.1:9/v1",
         }
 
@@ -54,7 +65,7 @@ class Upstream:
 
 
 @contextmanager
-def _running(command: list[str], env: dict[str, str], first_word: str) -> Iterator[dict[str, Any]]:
+def running(command: list[str], env: dict[str, str], first_word: str) -> Iterator[dict[str, Any]]:
     """A program that says where it listens in a JSON line; ends with the test session."""
     process = subprocess.Popen(
         command,
@@ -88,7 +99,7 @@ def binaries() -> Path:
 @pytest.fixture(scope="session")
 def upstream(binaries: Path) -> Iterator[Upstream]:
     command = [str(binaries / FAKE_PROVIDER), "--listen", "127.0.0.1:0", "--exit-on-stdin-eof"]
-    with _running(command, {}, "listening") as said:
+    with running(command, {}, "listening") as said:
         yield Upstream(f"http://{said['listening']}")
 
 
@@ -96,7 +107,7 @@ def upstream(binaries: Path) -> Iterator[Upstream]:
 def service_url(binaries: Path, upstream: Upstream) -> Iterator[str]:
     command = [str(binaries / SERVICE), "--exit-on-stdin-eof"]
     env = upstream.env | {"REX_FANOUT_LISTEN": "127.0.0.1:0"}
-    with _running(command, env, "address") as said:
+    with running(command, env, "address") as said:
         yield f"http://{said['address']}"
 
 
@@ -109,7 +120,8 @@ async def go(service_url: str, upstream: Upstream) -> AsyncIterator[ProviderClie
 
 @pytest.fixture
 async def python(upstream: Upstream) -> AsyncIterator[ProviderClient]:
-    client = InProcessClient(read_endpoints(upstream.env))
+    cache = AnswerCache(max_bytes=1 << 20, ttl_s=3600)
+    client = InProcessClient(read_endpoints(upstream.env), cache)
     await client.ready()  # LiteLLM's import takes seconds that belong to no call
     yield client
     await client.aclose()
