@@ -183,6 +183,37 @@ def test_a_finished_run_reads_without_scripts(rex: Rex, chromium: Any, page: Pag
         plain.close()
 
 
+def test_a_question_asked_again_is_answered_from_the_cache_unless_asked_afresh(
+    page: Page, rex: Rex
+) -> None:
+    """An answer that ended by itself is kept; one that was cut at its length limit is not."""
+    body = {"prompt": "Say hello.", "pipeline": "single", "models": ["local/brisk"]}
+    with rex.api() as api:
+        runs = [
+            ended(api, api.post("/api/run", json=body | wish).raise_for_status().json()["id"])
+            for wish in ({}, {}, {"cache": "refresh"}, {"cache": "off"})
+        ]
+    calls = [run["calls"][0] for run in runs]
+    assert calls[0]["finish_reason"] == "stop"
+    assert [call["state"] for call in calls] == ["done", "cached", "done", "done"]
+    assert calls[1]["text"] == calls[0]["text"]
+    assert calls[1]["output_tokens"] == calls[0]["output_tokens"]
+    page.goto(f"{rex.url}{runs[1]['url']}")
+    state = page.locator("#call-A [data-part=state]").inner_text()
+    assert re.fullmatch(r"cached, (just now|\d+ (s|min) old)", state)
+
+    page.goto(f"{rex.url}/")
+    page.get_by_label("Single").check()
+    page.get_by_label("Brisk").check()
+    page.get_by_label("Ask afresh").check()
+    page.get_by_label("Your question").fill("Say hello.")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.wait_for_url(re.compile(r"/runs/[0-9a-f-]{36}/"))
+    with rex.api() as api:
+        asked = ended(api, page.url.rstrip("/").rpartition("/")[2])
+    assert asked["calls"][0]["state"] == "done"
+
+
 def test_ask_puts_only_the_answer_on_stdout(rex: Rex) -> None:
     done = subprocess.run(
         [ROOT / "rex", "ask", "--json", "Why is the sky blue?"],
