@@ -48,7 +48,7 @@ type HoldResult struct {
 }
 
 // openingGrace is how long the last streams may take to reach the upstream.
-const openingGrace = 5 * time.Second
+const openingGrace = 10 * time.Second
 
 // Run measures.
 func (h Hold) Run(ctx context.Context) (HoldResult, error) {
@@ -78,11 +78,10 @@ func (h Hold) Run(ctx context.Context) (HoldResult, error) {
 		})
 	})
 	opening := time.Duration(float64(h.Streams/h.Width) / h.PerSecond * float64(time.Second))
-	all, _ := upstream.until(ctx, opening+openingGrace, func(c fakeprovider.Counts) bool {
+	_, _ = upstream.until(ctx, opening+openingGrace, func(c fakeprovider.Counts) bool {
 		return c.Begun-before.Begun >= int64(h.Streams)
 	})
 	// Fewer are held when some could not be opened; their failures tell why.
-	result.Open = int(all.Open)
 	h.steady(ctx, upstream, &result)
 	asking.Wait()
 	result.Failures, result.Chunks, result.Short = tally.failures, tally.chunks, int(short.Load())
@@ -107,6 +106,7 @@ func (h Hold) steady(ctx context.Context, upstream upstreamAt, result *HoldResul
 	}
 	last, err := upstream.counts(ctx)
 	result.Steady = meter.end()
+	result.Open = int(max(first.Open, last.Open))
 	if chunks := float64(last.Chunks - first.Chunks); err == nil && chunks > 0 {
 		result.PerSecond = chunks / result.Steady.Seconds
 		result.CPUPerUS = result.Steady.CPUSeconds / chunks * 1e6
