@@ -20,9 +20,10 @@ _LINE, _WHOLE = by_schema("line"), by_schema("whole")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of one call: its text, and its ``finished`` or ``failed``."""
+    """What became of one call: its text, its reasoning, and its ``finished`` or ``failed``."""
 
     text: str
+    thoughts: str
     result: Event
 
     @property
@@ -44,10 +45,12 @@ def call(
     model: str = DEFAULT_MODEL,
     system: str = "",
     whole: bool = False,
+    attempts: int = 2,
+    thoughts: bool = False,
     **params: Any,
 ) -> dict[str, Any]:
     """A call of one question. A server may close a kept connection just when it is used again,
-    which is what its second attempt is for."""
+    which is what the second attempt is for."""
     messages = [{"role": "system", "content": system}] if system else []
     return {
         "id": name,
@@ -57,7 +60,8 @@ def call(
         "params": {"temperature": 0, "max_tokens": 4} | params,
         "timeouts_ms": {"first_token": DEADLINE_MS, "stall": DEADLINE_MS},
         "whole": whole,
-        "retry": {"attempts": 2},
+        "thoughts": thoughts,
+        "retry": {"attempts": attempts},
     }
 
 
@@ -96,7 +100,7 @@ def _events(lines: Iterator[str]) -> Iterator[Event]:
 
 def ask(url: str, *calls: dict[str, Any], **more: Any) -> dict[str, Answer]:
     """The answers by the names of their calls."""
-    texts = {each["id"]: "" for each in calls}
+    texts, thoughts = ({each["id"]: "" for each in calls} for _ in range(2))
     results: dict[str, Event] = {}
     with following(url, fanout(*calls, **more)) as events:
         for event in events:
@@ -104,13 +108,15 @@ def ask(url: str, *calls: dict[str, Any], **more: Any) -> dict[str, Answer]:
             assert name not in results, "an event behind the last"
             match event["type"]:
                 case "started":
-                    texts[name] = ""
+                    texts[name] = thoughts[name] = ""
+                case "thought":
+                    thoughts[name] += event["text"]
                 case "chunk":
                     texts[name] += event["text"]
                 case "finished" | "failed":
                     results[name] = event
     assert results.keys() == texts.keys()
-    return {name: Answer(texts[name], results[name]) for name in texts}
+    return {name: Answer(texts[name], thoughts[name], results[name]) for name in texts}
 
 
 def ask_one(url: str, asked: dict[str, Any], **more: Any) -> Answer:
@@ -125,7 +131,10 @@ def ask_in_one_piece(url: str, *calls: dict[str, Any]) -> dict[str, Answer]:
     )
     assert response.status_code == 200, response.text
     _WHOLE.validate(response.json())
-    return {row["call"]: Answer(row["text"], row["result"]) for row in response.json()["calls"]}
+    return {
+        row["call"]: Answer(row["text"], row.get("thoughts", ""), row["result"])
+        for row in response.json()["calls"]
+    }
 
 
 def cancel(url: str, request: dict[str, Any]) -> None:

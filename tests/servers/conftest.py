@@ -2,7 +2,8 @@
 
 The proxy turns Anthropic's and Google's formats, and OpenAI's, into calls of the llama.cpp server,
 so what it says is written by people who read the same documentation as we did, and not by us.
-It is no proof that the vendors' own endpoints do as it does.
+Before our scripted upstream it says the faults of others in its own words. None of it is proof that
+the vendors' own endpoints do as it does.
 """
 
 import json
@@ -20,16 +21,17 @@ import httpx
 import pytest
 
 from launcher import litellm_proxy
-from launcher.go_build import SERVICE, build
+from launcher.go_build import FAKE_PROVIDER, SERVICE, build
 from launcher.layout import Layout
 from launcher.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S = 180
 
-# Of the proxy. The second model goes through its Responses route, the first does not.
+# Of the proxy. The second model goes through its Responses route, the first does not; behind the
+# third name comes that of a script.
 PROXY_KEY, WRONG_KEY = "sk-right-canary-0123456789", "sk-wrong-canary-9876543210"
-PROXIED, THROUGH_RESPONSES = "small", "small-by-responses"
+PROXIED, THROUGH_RESPONSES, SCRIPTED = "small", "small-by-responses", "scripted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,23 @@ def model_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServ
         yield ModelServer(url)
 
 
+@pytest.fixture(scope="session")
+def binaries() -> Path:
+    layout = Layout(ROOT, ROOT / ".rex")
+    build(layout, SERVICE, FAKE_PROVIDER)
+    return layout.bin
+
+
+@pytest.fixture(scope="session")
+def scripted_url(binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the scripted upstream."""
+    log, address = tmp_path_factory.mktemp("scripted") / "log", f"127.0.0.1:{free_port(0)}"
+    command = [str(binaries / FAKE_PROVIDER), "--listen", address, "--exit-on-stdin-eof"]
+    with _running(command, {}, log) as process:
+        _wait(process, log, f"http://{address}/_/log")
+        yield f"http://{address}"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def proxy_starting(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -136,11 +155,12 @@ def proxy_starting(
         yield None
         return
     model_server: ModelServer = request.getfixturevalue("model_server")
+    config = _proxy_config(model_server.url, request.getfixturevalue("scripted_url"))
     folder, port = tmp_path_factory.mktemp("proxy"), free_port(0)
     program = os.environ.get("REX_LITELLM_PROXY") or str(
         litellm_proxy.find(Layout(ROOT, ROOT / ".rex"))
     )
-    (folder / "config.json").write_text(json.dumps(_proxy_config(model_server)))  # JSON is YAML
+    (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
     command = [program, "--config", "config.json", "--host", "127.0.0.1", "--port", str(port)]
     # It asks the Internet for prices otherwise.
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
@@ -154,13 +174,19 @@ def proxy_starting(
         yield started
 
 
-def _proxy_config(model_server: ModelServer) -> dict[str, Any]:
-    way = {"api_base": f"{model_server.url}/v1", "api_key": "none"}
-    models = {PROXIED: "hosted_vllm/any", THROUGH_RESPONSES: "openai/any"}
+def _proxy_config(model_server_url: str, scripted_url: str) -> dict[str, Any]:
+    models = (
+        (PROXIED, "hosted_vllm/any", model_server_url),
+        (THROUGH_RESPONSES, "openai/any", model_server_url),
+        (f"{SCRIPTED}/*", "hosted_vllm/*", scripted_url),
+    )
     return {
         "model_list": [
-            {"model_name": name, "litellm_params": {"model": model, **way}}
-            for name, model in models.items()
+            {
+                "model_name": name,
+                "litellm_params": {"model": model, "api_base": f"{url}/v1", "api_key": "none"},
+            }
+            for name, model, url in models
         ],
         "litellm_settings": {"telemetry": False, "num_retries": 0},
         "general_settings": {"master_key": PROXY_KEY},
@@ -173,25 +199,18 @@ def proxy(proxy_starting: Callable[[], str]) -> str:
     return proxy_starting()
 
 
-@pytest.fixture(scope="session")
-def binary() -> Path:
-    layout = Layout(ROOT, ROOT / ".rex")
-    build(layout, SERVICE)
-    return layout.bin / SERVICE
-
-
 @contextmanager
-def _service(binary: Path, folder: Path, env: dict[str, str]) -> Iterator[Service]:
+def _service(binaries: Path, folder: Path, env: dict[str, str]) -> Iterator[Service]:
     log, url = folder / "log", f"http://127.0.0.1:{free_port(0)}"
     env = env | {"REX_FANOUT_LISTEN": url.removeprefix("http://")}
-    with _running([str(binary), "--exit-on-stdin-eof"], env, log) as process:
+    with _running([str(binaries / SERVICE), "--exit-on-stdin-eof"], env, log) as process:
         _wait(process, log, f"{url}/readyz")
         yield Service(url, log)
 
 
 @pytest.fixture(scope="session")
 def beside_llama(
-    binary: Path, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+    binaries: Path, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """A service that asks the llama.cpp server by both of the formats it speaks."""
     env = {
@@ -199,7 +218,7 @@ def beside_llama(
         "ANTHROPIC_BASE_URL": f"{model_server.url}/v1",
         "ANTHROPIC_API_KEY": "llama.cpp-asks-for-none",
     }
-    with _service(binary, tmp_path_factory.mktemp("beside_llama"), env) as service:
+    with _service(binaries, tmp_path_factory.mktemp("beside_llama"), env) as service:
         yield service
 
 
@@ -216,17 +235,27 @@ def _at(proxy: str, key: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def beside_proxy(
-    binary: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
+    binaries: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """A service that asks LiteLLM's proxy by three formats."""
-    with _service(binary, tmp_path_factory.mktemp("beside_proxy"), _at(proxy, PROXY_KEY)) as it:
+    with _service(binaries, tmp_path_factory.mktemp("beside_proxy"), _at(proxy, PROXY_KEY)) as it:
         yield it
 
 
 @pytest.fixture(scope="session")
 def locked_out(
-    binary: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
+    binaries: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
     """The same with a key that the proxy does not know."""
-    with _service(binary, tmp_path_factory.mktemp("locked_out"), _at(proxy, WRONG_KEY)) as it:
+    with _service(binaries, tmp_path_factory.mktemp("locked_out"), _at(proxy, WRONG_KEY)) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def beside_faults(
+    binaries: Path, proxy: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    """The same with the right key, for calls that fail: what a service learns of a provider by
+    them holds back its other calls."""
+    with _service(binaries, tmp_path_factory.mktemp("beside_faults"), _at(proxy, PROXY_KEY)) as it:
         yield it
