@@ -12,6 +12,7 @@ from orchestration.fanout.providers import (
 )
 
 KEY = "sk-canary-0123456789"
+LAB = {"REX_PROVIDER_LAB_BASE_URL": "http://127.0.0.1:9000/v1"}
 
 
 def test_without_any_setting_only_the_embedded_model_is_there() -> None:
@@ -60,6 +61,20 @@ def test_a_server_of_ones_own_needs_an_address_and_takes_a_key() -> None:
     assert target == Target("no_key/some/model", "no_key", "some/model")
 
 
+def test_a_comma_stands_between_keys() -> None:
+    endpoints = read_endpoints({"OPENAI_API_KEY": f" {KEY}, other ,, "})
+    assert endpoints["openai"].api_keys == (KEY, "other")
+    assert endpoints["openai"].provider.configured
+    assert not read_endpoints({"OPENAI_API_KEY": " , "})["openai"].provider.configured
+
+
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "gemini"])
+def test_a_server_of_ones_own_may_speak_another_format(wire: str) -> None:
+    assert read_endpoints(LAB)["lab"].provider.litellm == "openai"
+    lab = read_endpoints(LAB | {"REX_PROVIDER_LAB_WIRE": wire})["lab"]
+    assert lab.provider.litellm == wire
+
+
 def test_the_model_the_local_server_serves_can_be_another() -> None:
     providers = providers_of(read_endpoints({"REX_LOCAL_MODEL": "qwen2.5-coder-1.5b"}))
     assert resolve("local/brisk", providers).upstream_model == "qwen2.5-coder-1.5b"
@@ -73,6 +88,8 @@ def test_the_model_the_local_server_serves_can_be_another() -> None:
         ({"OPENAI_BASE_URL": f"ftp://{KEY}@host"}, "OPENAI_BASE_URL takes an"),
         ({"REX_PROVIDER_OPENAI_BASE_URL": f"http://{KEY}"}, "names a provider that Rex has built"),
         ({"REX_PROVIDER_LAB_BASE_URL": KEY}, "REX_PROVIDER_LAB_BASE_URL takes an"),
+        ({**LAB, "REX_PROVIDER_LAB_WIRE": KEY}, "REX_PROVIDER_LAB_WIRE takes openai"),
+        ({"OPENAI_API_KEY": f"{KEY} {KEY}"}, "OPENAI_API_KEY takes a key"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named_and_its_value_kept_back(

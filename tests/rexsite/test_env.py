@@ -71,6 +71,13 @@ def test_a_number_that_is_none_or_too_small_is_refused(value: str) -> None:
     assert text.startswith("NAME takes a whole number of at least 1")
 
 
+def test_a_number_that_is_too_large_is_refused() -> None:
+    env = Env({"NAME": "4"})
+    assert env.integer("NAME", 1, "", maximum=4) == 4
+    text = refusal(lambda: env.integer("NAME", 1, "", minimum=1, maximum=3))
+    assert text == "NAME takes a whole number of at least 1 and at most 3."
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [("1", True), ("YES", True), ("on", True), ("0", False), ("False", False), ("", False)],
