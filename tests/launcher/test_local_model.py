@@ -15,6 +15,7 @@ import pytest
 from launcher.layout import ROOT
 from launcher.ports import free_port
 from launcher.weights import DEFAULT_MODEL
+from tests.servers.asking import LONG
 
 pytestmark = pytest.mark.localmodel
 
@@ -101,7 +102,7 @@ def test_the_seed_decides_the_answer(server: tuple[httpx.Client, int]) -> None:
 
 def test_a_reader_who_leaves_ends_the_work(server: tuple[httpx.Client, int]) -> None:
     http, pid = server
-    body = _body("Write a very long story.", stream=True, max_tokens=3500)
+    body = _body("Write a very long story.", stream=True, **LONG)
     with http.stream("POST", "/v1/chat/completions", json=body) as response:
         next(response.iter_lines())
     # Idle is a whole second without work; the answer would have taken the better part of a minute.

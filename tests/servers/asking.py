@@ -14,7 +14,22 @@ from tests.contract.test_golden_files import by_schema
 
 Event = dict[str, Any]
 DEADLINE_MS = 90_000  # a slow machine is no failure of any server
-LONG_TOKENS = 3500  # the better part of a minute
+# An answer that takes the better part of a minute. Where the form does not reach the model, a story
+# of some seconds.
+LONG: dict[str, Any] = {
+    "max_tokens": 3500,
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "pages",
+            "schema": {
+                "type": "array",
+                "minItems": 400,
+                "items": {"type": "string", "minLength": 20},
+            },
+        },
+    },
+}
 _LINE, _WHOLE = by_schema("line"), by_schema("whole")
 
 

@@ -42,20 +42,31 @@ class ModelServer:
 
     def at_work(self) -> int:
         """How many answers it is generating."""
-        slots = httpx.get(f"{self.url}/slots", timeout=30, trust_env=False).json()
-        return sum(slot["is_processing"] for slot in slots)
+        return sum(slot["is_processing"] for slot in self._slots())
 
-    def wait_until(self, *, idle: bool) -> None:
-        """Waits for half the time that a long answer of these tests takes on a fast machine.
+    def wait_until_at_work(self) -> None:
+        self._wait(idle=False)
 
-        Looks ever more seldom: before a first byte is sent the server asks whether its reader has
-        left only after a second in which nothing was answered to anyone, looks included.
-        """
-        deadline, pause_s = time.monotonic() + 12, 0.02
+    def wait_until_it_gave_up(self) -> None:
+        """Until it is idle; its newest answer must not have come to an end of its own."""
+        self._wait(idle=True)
+        newest = max(self._slots(), key=lambda slot: slot.get("id_task", -1))
+        assert newest["next_token"][0]["has_next_token"], "the answer was generated to its end"
+
+    def _wait(self, *, idle: bool) -> None:
+        """Looks ever more seldom: before its first byte is sent the server asks whether a reader
+        has left only after a second in which nothing was answered to anyone, looks included."""
+        deadline, pause_s = time.monotonic() + 20, 0.02
         while (self.at_work() == 0) != idle:
             assert time.monotonic() < deadline, "still at work" if idle else "still idle"
             time.sleep(pause_s)
             pause_s *= 2
+
+    def _slots(self) -> list[dict[str, Any]]:
+        slots: list[dict[str, Any]] = httpx.get(
+            f"{self.url}/slots", timeout=30, trust_env=False
+        ).json()
+        return slots
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.servers.asking import (
-    LONG_TOKENS,
+    LONG,
     ask,
     ask_in_one_piece,
     ask_one,
@@ -106,18 +106,18 @@ def test_answers_at_once_do_not_mix(beside_llama: Service) -> None:
 def test_a_call_that_waits_for_its_whole_answer_is_cancelled_too(
     beside_llama: Service, model_server: ModelServer
 ) -> None:
-    asked = call("local", "Write a very long story.", whole=True, max_tokens=LONG_TOKENS)
+    asked = call("local", "Write a very long story.", whole=True, **LONG)
     request = fanout(asked)
     with following(beside_llama.url, request) as events:
         assert next(events)["type"] == "started"
-        model_server.wait_until(idle=False)
+        model_server.wait_until_at_work()
         cancel(beside_llama.url, request)
         assert [event["kind"] for event in events] == ["stop.user"]
-    model_server.wait_until(idle=True)
+    model_server.wait_until_it_gave_up()
 
 
 def test_the_deadline_stops_the_model(beside_llama: Service, model_server: ModelServer) -> None:
-    asked = call("local", "Write a very long story.", max_tokens=LONG_TOKENS)
-    answer = ask_one(beside_llama.url, asked, deadline_ms=2500)
+    asked = call("local", "Write a very long story.", **LONG)
+    answer = ask_one(beside_llama.url, asked, deadline_ms=4000)
     assert answer.kind == "deadline"
-    model_server.wait_until(idle=True)
+    model_server.wait_until_it_gave_up()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from launcher.weights import DEFAULT_MODEL
-from tests.servers.asking import LONG_TOKENS, ask_one, call, cancel, fanout, following
+from tests.servers.asking import LONG, ask_one, call, cancel, fanout, following
 from tests.servers.conftest import PROXIED, ModelServer, Route
 
 _LLAMA = [pytest.mark.golang, pytest.mark.localmodel]
@@ -84,11 +84,11 @@ def test_the_model_stops_when_nobody_wants_the_answer(
     route: Route, model_server: ModelServer, way: str
 ) -> None:
     prompt = "Write a very long story."
-    request = fanout(call(route.provider, prompt, model=route.model, max_tokens=LONG_TOKENS))
+    request = fanout(call(route.provider, prompt, model=route.model, **LONG))
     with following(route.url, request) as events:
         assert "chunk" in (event["type"] for event in events)
         assert model_server.at_work() == 1
         if way == "cancel":
             cancel(route.url, request)
             assert list(events)[-1]["kind"] == "stop.user"
-    model_server.wait_until(idle=True)
+    model_server.wait_until_it_gave_up()
