@@ -23,6 +23,7 @@ CALLS = "calls"
 # A service that is asked to stop a call confirms it at once, or is not there to.
 CONFIRM_S = 1.5
 UNREACHABLE = "The service that asks the models could not be reached. Is it running?"
+BUSY = "The service that asks the models takes no more at the moment. Try again in a minute."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +87,11 @@ class Upstream:
             async with aclosing(self._client.stream(request)) as events:
                 async for event in events:
                     await self.inbox.put(Arrived(source, event))
-        except FanoutUnavailable:
+        except FanoutUnavailable as unavailable:
             message = UNREACHABLE
+            if unavailable.retry_after_s is not None:
+                # It is there, and refused the whole request: it drains, or has too much in flight.
+                kind, message = "overloaded", BUSY
             log.warning("fanout_unavailable", run_id=str(self._run.id), source=source)
         except FanoutRefused as refused:
             kind = "invalid_request"

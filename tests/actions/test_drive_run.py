@@ -20,8 +20,9 @@ from orchestration.domain.run import RUN_ENDED, TRANSIENT, fold
 from orchestration.domain.synthesis import consequence
 from orchestration.domain.virtual_clock import replay
 from orchestration.driving.load import load_run
+from orchestration.driving.upstream import BUSY
 from orchestration.facts import facts_of
-from orchestration.fanout.client import FanoutRefused
+from orchestration.fanout.client import FanoutRefused, FanoutUnavailable
 from orchestration.fanout.recorded import RecordedClient
 from orchestration.fanout.scripted import Attempt, Cut, Fail, Hang, Script, ScriptedClient
 from orchestration.fanout.wire import Event, FanoutRequest
@@ -235,6 +236,28 @@ async def test_a_broken_fanout_fails_its_open_calls_and_nothing_hangs(alice: Per
     assert run.status in RUN_ENDED
     assert {call.state for call in calls} == {"failed"}
     assert {call.reason for call in calls} == {"internal"}
+
+
+class FullService(ScriptedClient):
+    """A service that refuses whole requests for a moment."""
+
+    async def stream(self, request: FanoutRequest) -> AsyncGenerator[Event, None]:
+        if not self.cancels:
+            raise FanoutUnavailable("Too many calls are in flight.", retry_after_s=1)
+        async with aclosing(super().stream(request)) as events:
+            async for event in events:
+                yield event
+
+
+async def test_a_service_that_takes_no_more_is_not_called_unreachable(alice: Person) -> None:
+    run = await in_database(make_run, alice)
+    ended = await drive(run, FullService({}))
+
+    calls = await in_database(lambda: list(run.calls.all()))
+    assert {(call.state, call.reason, call.message) for call in calls} == {
+        ("failed", "overloaded", BUSY)
+    }
+    assert (ended.status, ended.reason) == ("failed", "overloaded")
 
 
 async def test_stop_ends_every_call_keeps_its_text_and_is_told_as_stopped(alice: Person) -> None:
