@@ -177,6 +177,7 @@ def _services(stack: Stack, binary: Path, upstream: str) -> dict[str, Program]:
         "resting": {},
         "storm-retry_after": {},
         "storm-all_fail": {},
+        "storm-all_fail_apart": {},
     }
     return {
         name: stack.announcing(name, [binary, "--exit-on-stdin-eof"], common | own, "address")

@@ -173,17 +173,19 @@ def calls_told(entries: list[dict[str, Any]]) -> list[str]:
 def memory_told(entries: list[dict[str, Any]]) -> list[str]:
     rows = [
         [
+            f"{of['streams']:,}",
             f"{of['open']:,}",
             shown(of["rss_rest_mib"], 1),
             shown(of["rss_peak_mib"], 1),
-            shown((of["rss_peak_mib"] - of["rss_rest_mib"]) * 1024 / max(1, of["open"]), 1),
+            shown((of["rss_peak_mib"] - of["rss_rest_mib"]) * 1024 / of["streams"], 1),
             shown(of["rss_after_mib"], 1),
             f"{of['chunks']:,}",
             str(of["short"]),
+            ", ".join(f"{kind} {n}" for kind, n in sorted(of["failures"].items())) or "none",
             f"{of['goroutines_rest']} / {of['goroutines_peak']} / {of['goroutines_after']}",
             f"{of['files_rest']} / {of['files_peak']} / {of['files_after']}",
         ]
         for of in entries
     ]
-    head = ["open streams", "MiB rest", "open", "KiB each", "5 s after", "chunks", "calls short"]
-    return table([*head, "goroutines", "files"], rows)
+    head = ["streams", "open", "MiB rest", "held", "KiB each", "5 s after", "chunks", "calls short"]
+    return table([*head, "failures", "goroutines", "files"], rows)

@@ -71,9 +71,10 @@ def storms(bench: Bench) -> dict[str, Any]:
     """Requests inside a Retry-After, and requests for each call while everything fails."""
     fanouts, width = bench.extent.storm_fanouts, 5
     found: dict[str, Any] = {}
-    for name, model, spread_ms in (
-        ("retry_after", "storm?retry_after_s=2", 1500),
-        ("all_fail", "down?", 4000),
+    for name, model, spread_ms, apart in (
+        ("retry_after", "storm?retry_after_s=2", 1500, False),
+        ("all_fail", "down?", 4000, False),
+        ("all_fail_apart", "down?", 4000, True),
     ):
         found[name] = bench.measure(
             "storm",
@@ -85,8 +86,9 @@ def storms(bench: Bench) -> dict[str, Any]:
             width=width,
             attempts=3,
             spread_ms=spread_ms,
+            apart=apart,
         )
-    storm, down = found["retry_after"], found["all_fail"]
+    storm, down = found["retry_after"], found["all_fail_apart"]
     if storm and down:
         bench.say(
             f"    inside Retry-After: {storm['seen']['inside']} of {storm['calls']} calls, "
@@ -96,7 +98,7 @@ def storms(bench: Bench) -> dict[str, Any]:
 
 
 def storms_told(found: dict[str, Any]) -> list[str]:
-    storm, down = found.get("retry_after"), found.get("all_fail")
+    storm = found.get("retry_after")
     lines = []
     if storm:
         lines.append(
@@ -105,9 +107,12 @@ def storms_told(found: dict[str, Any]) -> list[str]:
             f"{storm['seen']['requests']} in all; {storm['answered']} calls were answered. "
             f"Failures: {_failures(storm)}."
         )
-    if down:
+    for name, which in (("all_fail", "of one model"), ("all_fail_apart", "each fan-out's own")):
+        down = found.get(name)
+        if not down:
+            continue
         lines.append(
-            f"503 for everything: {down['calls']} calls, 3 attempts each, led to "
+            f"503 for everything, {which}: {down['calls']} calls, 3 attempts each, led to "
             f"{down['seen']['requests']} requests, {down['amplification']:.2f} a call. "
             f"Failures: {_failures(down)}."
         )

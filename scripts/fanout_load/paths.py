@@ -49,6 +49,7 @@ def _run(
         "at_once": at_once,
         "count": count if backend == "python" else max(count, 2 * at_once),
         "pids": service.pids,
+        "beside": bench.upstream.pids,
     }
     env = {
         "PATH": os.environ["PATH"],
@@ -84,6 +85,7 @@ def _figures(backend: str, at_once: int, of: list[dict[str, Any]]) -> dict[str, 
         "characters": sorted({one["characters"] for one in of}),
         "client_cpu_ms": spread(one["client_cpu_s"] / one["jobs"] * 1e3 for one in of),
         "service_cpu_ms": spread(one["service_cpu_s"] / one["jobs"] * 1e3 for one in of),
+        "others_cores": spread(one["others_cores"] for one in of),
         "first_p50_ms": round(quantile(first, 0.5), 2),
         "first_p99_ms": round(quantile(first, 0.99), 2),
         "wall_p50_ms": round(quantile(wall, 0.5), 1),
@@ -108,7 +110,8 @@ def told(entries: list[dict[str, Any]]) -> list[str]:
                 shown(of["wall_p50_ms"], 0),
                 shown(of["wall_p99_ms"], 0),
                 f"{of['failed']} of {of['fanouts'] * WIDTH}",
+                shown(of["others_cores"]["median"]),
             ]
         )
     head = ["", "client CPU ms", "service", "both", "first p50", "p99", "wall p50", "p99"]
-    return table([*head, "calls failed"], rows)
+    return table([*head, "calls failed", "others"], rows)

@@ -45,19 +45,25 @@ async def main(spec: dict[str, Any]) -> dict[str, Any]:
     await client.ready()
     await _job(client, spec, "warm", Seen())
     seen, left = Seen(), iter(range(spec["count"]))
-    own, service = _own_cpu_s(), _cpu_s(spec["pids"])
+    own, service, beside = _own_cpu_s(), _cpu_s(spec["pids"]), _cpu_s(spec["beside"])
+    begun, machine = time.monotonic(), _machine_cpu_s()
 
     async def work() -> None:
         for number in left:
             await _job(client, spec, f"path-{number}", seen)
 
     await asyncio.gather(*(work() for _ in range(spec["at_once"])))
+    seconds = time.monotonic() - begun
+    own, service = _own_cpu_s() - own, _cpu_s(spec["pids"]) - service
+    beside = _cpu_s(spec["beside"]) - beside
+    others = _machine_cpu_s() - machine - own - service - beside
     told = {
+        "others_cores": max(0.0, others / seconds),
         "jobs": seen.jobs,
         "failed": seen.failed,
         "characters": seen.characters // max(1, seen.jobs),
-        "client_cpu_s": _own_cpu_s() - own,
-        "service_cpu_s": _cpu_s(spec["pids"]) - service,
+        "client_cpu_s": own,
+        "service_cpu_s": service,
         "first": {"buckets": sorted(seen.first.items())},
         "wall": {"buckets": sorted(seen.wall.items())},
     }
@@ -106,6 +112,12 @@ def _cpu_s(pids: list[int]) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _machine_cpu_s() -> float:
+    """Busy time of all CPUs: user, nice, system, irq, softirq."""
+    fields = Path("/proc/stat").read_text().partition("\n")[0].split()
+    return sum(int(fields[at]) for at in (1, 2, 3, 6, 7)) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

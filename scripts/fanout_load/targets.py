@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fanout_load.figures import shown
+from fanout_load.figures import DISTURBED_CORES, shown
 
 _NOT_GATEWAYS = ("direct", "proxy", "service")
 # Less than this between two medians is the machine's noise, not a difference.
@@ -19,10 +19,14 @@ class Verdict:
     unit: str
     limit: float
     measured: float | None
+    # Why the figure decides nothing, "" where it does.
+    doubt: str = ""
 
     def __str__(self) -> str:
         if self.measured is None:
             word = "not measured"
+        elif self.doubt:
+            word = f"UNDECIDED, {self.doubt}"
         else:
             word = "reached" if self.measured <= self.limit else "MISSED"
         return (
@@ -50,8 +54,10 @@ def verdicts(sections: Mapping[str, Any]) -> Iterator[Verdict]:
                 yield Verdict(what, "us", 100, entry["cpu_us_per_call"]["median"])
     for entry in sections.get("memory", []):
         if entry["streams"] >= 10_000:
-            what = f"memory of {entry['open']:,} streams"
-            yield Verdict(what, "MiB", 450, entry["rss_peak_mib"])
+            what = f"memory of {entry['streams']:,} streams"
+            held = entry["open"] >= entry["streams"]
+            doubt = "" if held else f"only {entry['open']:,} were held"
+            yield Verdict(what, "MiB", 450, entry["rss_peak_mib"], doubt)
             yield Verdict("calls short of a chunk among them", "", 0, entry["short"])
     for entry in sections.get("leaving", []):
         if entry["target"] == "service":
@@ -73,13 +79,23 @@ def _added(entry: dict[str, Any]) -> Iterator[Verdict]:
 
         what = f"added to the first text at {entry['per_second']:g}/s, {which}"
         limit = max(1.25 * added("proxy"), _NOISE_MS)
-        yield Verdict(what, "ms, 1.25 x the bare proxy", limit, added("service"))
+        # A median call hardly notices other programs; the hundredth call is theirs alone.
+        doubt = _disturbed(of) if which == "p99" else ""
+        yield Verdict(what, "ms, 1.25 x the bare proxy", limit, added("service"), doubt)
         gateways = [(added(name), name) for name in of if name not in _NOT_GATEWAYS]
         if gateways:
             best, name = min(gateways)
-            yield Verdict(
-                f"the same, {which}", f"ms, the best gateway ({name})", best, added("service")
-            )
+            unit = f"ms, the best gateway ({name})"
+            yield Verdict(f"the same, {which}", unit, best, added("service"), doubt)
+
+
+def _disturbed(of: dict[str, Any]) -> str:
+    """Why a 99th percentile says nothing: others were busy in most rounds."""
+    rounds = of["service"]["others_cores"]["rounds"]
+    disturbed = max(of[name]["disturbed_rounds"] for name in ("service", "proxy"))
+    if 2 * disturbed <= rounds:
+        return ""
+    return f"others were at work in {disturbed} of {rounds} rounds"
 
 
 def _paths(entries: list[dict[str, Any]]) -> Iterator[Verdict]:
@@ -92,13 +108,18 @@ def _paths(entries: list[dict[str, Any]]) -> Iterator[Verdict]:
     litellm = at_64.get("python", {}).get("client_cpu_ms", {}).get("median")
     share = both / litellm * 100 if litellm else None
     yield Verdict("the same, of the LiteLLM path", "%", 4, share)
-    yield Verdict("first text p99 of them", "ms", 65, go["first_p99_ms"])
+    busy = (go["others_cores"]["median"] or 0) > DISTURBED_CORES
+    doubt = "others were at work" if busy else ""
+    yield Verdict("first text p99 of them", "ms", 65, go["first_p99_ms"], doubt)
 
 
 def _storms(found: dict[str, Any]) -> Iterator[Verdict]:
     if storm := found.get("retry_after"):
         yield Verdict("requests inside a Retry-After", "", 0, storm["seen"]["inside"])
-    if down := found.get("all_fail"):
+    for name, of in (("all_fail", "one model"), ("all_fail_apart", "each fan-out's own model")):
+        if not (down := found.get(name)):
+            continue
         # A tenth more, and a floor of 5 in each 10 s, of which the run may touch two.
         limit = 1.2 + 10 / down["calls"]
-        yield Verdict("requests a call when all fail", "", limit, down["amplification"])
+        what = f"requests a call when all fail, {of}"
+        yield Verdict(what, "", limit, down["amplification"])

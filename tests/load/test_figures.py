@@ -49,18 +49,20 @@ def test_what_is_written_has_no_counts_behind_its_distributions() -> None:
     assert without_buckets(result) == {"rounds": [{"first": {"p50_ms": 1.0}}]}
 
 
-def _added(p50: float, p99: float) -> dict[str, Any]:
+def _added(p50: float, p99: float, disturbed: int = 0) -> dict[str, Any]:
     return {
         "added_p50_rounds_ms": spread([p50]),
         "added_p99_rounds_ms": spread([p99]),
+        "disturbed_rounds": disturbed,
+        "others_cores": spread([1.0]),
     }
 
 
-def _latency(service: tuple[float, float]) -> list[dict[str, Any]]:
+def _latency(service: tuple[float, float], disturbed: int = 0) -> list[dict[str, Any]]:
     targets = {
         "direct": _added(0, 0),
         "proxy": _added(0.4, 0.8),
-        "service": _added(*service),
+        "service": _added(*service, disturbed),
         "tensorzero": _added(1.0, 0.9),
         "portkey": _added(28, 30),
     }
@@ -84,6 +86,11 @@ def test_the_service_is_held_to_the_bare_proxy_and_to_the_best_gateway() -> None
     ]
 
 
+def test_a_hundredth_call_among_other_programs_decides_nothing() -> None:
+    found = [str(verdict) for verdict in verdicts({"latency": _latency((0.45, -9.0), 1)})]
+    assert ["UNDECIDED" in line for line in found] == [False, False, True, True]
+
+
 def test_both_sides_of_the_go_path_count_against_the_python_path() -> None:
     def entry(backend: str, client: float, service: float) -> dict[str, Any]:
         return {
@@ -92,6 +99,7 @@ def test_both_sides_of_the_go_path_count_against_the_python_path() -> None:
             "client_cpu_ms": spread([client]),
             "service_cpu_ms": spread([service]),
             "first_p99_ms": 60.0,
+            "others_cores": spread([0.1]),
         }
 
     found = {"paths": [entry("go", 4, 5), entry("python", 300, 7)]}

@@ -31,7 +31,7 @@ type HoldResult struct {
 	Open       int            `json:"open"` // streams the upstream saw open at once
 	Failures   map[string]int `json:"failures"`
 	Chunks     int            `json:"chunks"`       // pieces that arrived, in all
-	Short      int            `json:"short"`        // calls that miss a piece
+	Short      int            `json:"short"`        // calls that miss a piece, or everything
 	PerSecond  float64        `json:"chunks_per_s"` // in the steady span
 	CPUPerUS   float64        `json:"cpu_us_per_chunk"`
 	Steady     Usage          `json:"steady"`
@@ -70,11 +70,13 @@ func (h Hold) Run(ctx context.Context) (HoldResult, error) {
 				id: fmt.Sprintf("hold-%d", i), model: h.Target.Model, width: h.Width, stream: true, deadline: 10 * time.Minute,
 			})
 			tally.add(answers, err, meant)
+			whole := 0
 			for _, answer := range answers {
-				if answer.Chunks != h.Chunks {
-					short.Add(1)
+				if answer.Chunks == h.Chunks {
+					whole++
 				}
 			}
+			short.Add(int64(h.Width - whole)) // all of them, when the fan-out was refused or cut
 		})
 	})
 	opening := time.Duration(float64(h.Streams/h.Width) / h.PerSecond * float64(time.Second))

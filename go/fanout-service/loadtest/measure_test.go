@@ -125,7 +125,7 @@ func TestRequestsInsideARetryAfterAreCounted(t *testing.T) {
 	b := newBench(t)
 	var got loadtest.StormResult
 	spec := func(model string, spreadMS int) string {
-		return fmt.Sprintf(`{"target":%s,"upstream":"%s","fanouts":10,"width":1,"attempts":1,"spread_ms":%d}`, b.target(model), b.upstream.URL, spreadMS)
+		return fmt.Sprintf(`{"target":%s,"upstream":"%s","fanouts":10,"width":1,"attempts":1,"apart":true,"spread_ms":%d}`, b.target(model), b.upstream.URL, spreadMS)
 	}
 	if err := b.measure("storm", spec("storm?retry_after_s=0.5&id=a", 10), &got); err != nil {
 		t.Fatal(err)

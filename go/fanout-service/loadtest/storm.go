@@ -17,6 +17,9 @@ type Storm struct {
 	Width    int    `json:"width"`
 	Attempts int    `json:"attempts"`
 	Spread   int    `json:"spread_ms"` // the fan-outs begin within this time
+	// Apart gives each fan-out a model of its own, so that no circuit breaker, which is a model's,
+	// hides what retrying costs.
+	Apart bool `json:"apart"`
 }
 
 // StormResult is what the upstream saw of it.
@@ -39,8 +42,12 @@ func (s Storm) Run(ctx context.Context) (StormResult, error) {
 	tally, answered := newTally(), 0
 	var mu sync.Mutex
 	ask := func(id string, width, attempts int) {
+		model := s.Target.Model
+		if s.Apart {
+			model += apart + id
+		}
 		answers, err := c.ask(ctx, question{
-			id: id, model: s.Target.Model, width: width, attempts: attempts, stream: true, deadline: 20 * time.Second,
+			id: id, model: model, width: width, attempts: attempts, stream: true, deadline: 20 * time.Second,
 		})
 		tally.add(answers, err, time.Now())
 		mu.Lock()

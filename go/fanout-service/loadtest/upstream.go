@@ -42,6 +42,9 @@ type Refusals struct {
 	known, until time.Time
 }
 
+// apart begins the part of a model's name that only sets models apart; they count as one.
+const apart = "&apart="
+
 // underWay is how long after the first 429 a request may come without knowing of it.
 const underWay = 50 * time.Millisecond
 
@@ -95,10 +98,11 @@ func (u *Upstream) refuse(w http.ResponseWriter, body []byte) []byte {
 	now := time.Now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	seen := u.refusing[request.Model]
+	model, _, _ := strings.Cut(request.Model, apart)
+	seen := u.refusing[model]
 	if seen == nil {
 		seen = &Refusals{known: now.Add(underWay), until: now.Add(retryAfter(query))}
-		u.refusing[request.Model] = seen
+		u.refusing[model] = seen
 	}
 	seen.Requests++
 	switch {
