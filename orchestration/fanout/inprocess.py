@@ -39,6 +39,8 @@ from orchestration.fanout.wire import (
 
 # What the table's base address has and LiteLLM's own routes add themselves.
 _NATIVE_BASE_ENDS_BEFORE = {"anthropic": "/v1"}
+# One client serves LiteLLM's own routes: they send the key with each request.
+NATIVE = ("", "")
 
 
 class InProcessClient(RelayClient):
@@ -55,7 +57,7 @@ class InProcessClient(RelayClient):
         self._cache = cache
         self._flights = None if cache is None else Flights(cache, self._attempts)
         self._transport = WatchedTransport()
-        self._sdk_clients: dict[str, Any] = {}
+        self._sdk_clients: dict[tuple[str, str], Any] = {}  # by provider and key
         self._litellm: Any = None
         self._importing = asyncio.Lock()
 
@@ -169,7 +171,7 @@ class InProcessClient(RelayClient):
         }
 
     def _openai_client(self, endpoint: Endpoint, api_key: str) -> Any:
-        name = f"{endpoint.provider.name}:{self._refused[endpoint.provider.name]}"
+        name = (endpoint.provider.name, api_key)
         if name not in self._sdk_clients:
             from openai import AsyncOpenAI
 
@@ -180,13 +182,13 @@ class InProcessClient(RelayClient):
         return self._sdk_clients[name]
 
     def _native_client(self) -> Any:
-        if "" not in self._sdk_clients:
+        if NATIVE not in self._sdk_clients:
             from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
-            self._sdk_clients[""] = AsyncHTTPHandler(
+            self._sdk_clients[NATIVE] = AsyncHTTPHandler(
                 transport=self._transport, follow_redirects=False
             )
-        return self._sdk_clients[""]
+        return self._sdk_clients[NATIVE]
 
     async def _load(self) -> Any:
         if self._litellm is None:
