@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_START_S = 60
+_START_S = 120
 _STOP_S = 8
 
 
