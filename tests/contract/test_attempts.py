@@ -153,7 +153,7 @@ async def test_attempts_are_told_in_order_and_alike(
     assert ended(ours[0]) == ended(ours[1])
 
 
-@pytest.mark.parametrize("provider", ["local", "claudian", "twin"])
+@pytest.mark.parametrize("provider", ["local", "speaks_anthropic", "speaks_gemini"])
 @pytest.mark.parametrize("whole", [False, True])
 async def test_every_format_gives_text_reasoning_and_counts_alike(
     provider: str, whole: bool, go: ProviderClient, python: ProviderClient
