@@ -6,23 +6,30 @@ import (
 	"log/slog"
 )
 
-// Key is a provider's key. However it is printed, logged or marshalled, only its ID shows.
+// Key is a provider's key. However it is printed, logged or marshalled, only its ID shows: the
+// secret stands behind a pointer, because fmt asks no method of a value in an unexported field, and
+// prints what it finds there.
 type Key struct {
-	secret string
+	secret *string
 	id     string
 }
 
 // NewKey wraps a secret; "" is the key of providers that need none.
-func NewKey(secret string) Key {
-	if secret == "" {
+func NewKey(text string) Key {
+	if text == "" {
 		return Key{id: "none"}
 	}
-	sum := sha256.Sum256([]byte(secret))
-	return Key{secret: secret, id: hex.EncodeToString(sum[:4])}
+	sum := sha256.Sum256([]byte(text))
+	return Key{secret: &text, id: hex.EncodeToString(sum[:4])}
 }
 
 // Reveal returns the secret, for the one header that carries it; "" when there is none.
-func (k Key) Reveal() string { return k.secret }
+func (k Key) Reveal() string {
+	if k.secret == nil {
+		return ""
+	}
+	return *k.secret
+}
 
 // ID names the key: the first 8 hex digits of its SHA-256, "none" for no key.
 func (k Key) ID() string { return k.id }

@@ -101,6 +101,7 @@ type Failure struct {
 	RetryAfter time.Duration // what the provider asked for, 0 when it did not
 	Crowded    bool          // a 429 that complains of calls at once, not of calls per minute
 	Lasting    bool          // the provider says that trying again is of no use
+	Blameless  bool          // the provider did as it was asked, so it is not at fault whatever the kind
 	Fact       string        // a safe fact for people, like "15000 ms without data"; may be empty
 }
 
@@ -111,6 +112,9 @@ func Fail(kind Kind, format string, args ...any) *Failure {
 
 // Retryable says whether another attempt of the same call may succeed.
 func (f *Failure) Retryable() bool { return f.Kind.Retryable() && !f.Lasting }
+
+// ProviderFault says whether this failure speaks against the provider.
+func (f *Failure) ProviderFault() bool { return f.Kind.ProviderFault() && !f.Blameless }
 
 func (f *Failure) Error() string { return string(f.Kind) + ": " + f.Message() }
 

@@ -1,0 +1,41 @@
+package fanout_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	fanout "rex/fanout-service"
+)
+
+func TestAKeyShowsItsNameHoweverItIsPrinted(t *testing.T) {
+	const text = "sk-canary-0123456789"
+	key := fanout.NewKey(text)
+	hidden := struct{ key fanout.Key }{key}
+	shown := struct{ Key fanout.Key }{key}
+	var out bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&out, nil))
+	log.Info("key", "key", key, "shown", shown)
+	body, err := json.Marshal(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out.Write(body)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		fmt.Fprintf(&out, verb+verb+verb+verb, key, hidden, shown, &hidden)
+	}
+	for _, secret := range []string{text, fmt.Sprintf("%x", text)} {
+		if strings.Contains(out.String(), secret) {
+			t.Errorf("the secret shows: %s", out.String())
+		}
+	}
+	if key.Reveal() != text || fanout.NewKey("").Reveal() != "" || (fanout.Key{}).Reveal() != "" {
+		t.Error("the secret is not what was given")
+	}
+	if key.ID() != fanout.NewKey(text).ID() || key.ID() == fanout.NewKey("another").ID() || fanout.NewKey("").ID() != "none" {
+		t.Error("the names of keys do not tell them apart")
+	}
+}
