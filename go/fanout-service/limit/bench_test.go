@@ -18,6 +18,7 @@ func benchmark(b *testing.B, l *Limiter, ask Ask) {
 		if err != nil {
 			b.Fatal(err)
 		}
+		p.Alive()
 		p.Done(Outcome{Tokens: 90})
 	}
 }

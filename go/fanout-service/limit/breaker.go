@@ -30,17 +30,33 @@ func (s breakerState) String() string {
 // breaker leaves a model alone that fails: after five faults in a row, or when half of at least
 // twenty calls within ten seconds were faults. It then lets one probe through, and believes it.
 //
+// Failures to connect are known at once, and the end of a long answer minutes later. So a call
+// counts as answered from its first word, and answers that are coming in speak for the provider:
+// a few calls that fail beside a thousand that are being answered do not open the breaker.
+//
 // Every change of state begins a new generation. A result is told with the generation its call was
 // admitted in, and counts in no other: what was sent before the breaker opened says nothing about
 // the provider now.
 type breaker struct {
 	state      breakerState
 	generation uint64
-	faults     int // in a row
+	faults     int    // in a row
+	answered   uint64 // calls, so that two moments can be compared
+	speaking   int    // calls being answered now
 	window     [windowBuckets]tally
 	openFor    time.Duration
 	openUntil  time.Time
 	probing    bool
+}
+
+// pass is a call as the breaker let it through.
+type pass struct {
+	generation uint64
+	// What its first word changed, to be taken back when it fails after all.
+	spoke    bool
+	second   int64
+	row      int // of faults that it ended
+	answered uint64
 }
 
 // tally counts the results of one second.
@@ -62,39 +78,78 @@ func (b *breaker) rest(now time.Time) time.Duration {
 	}
 }
 
-// enter lets a call through that rest allowed, and returns its generation.
-func (b *breaker) enter() uint64 {
+// enter lets a call through that rest allowed.
+func (b *breaker) enter() pass {
 	if b.state == open {
 		b.turn(halfOpen)
 	}
 	b.probing = b.state == halfOpen
-	return b.generation
+	return pass{generation: b.generation}
+}
+
+// speak takes the first word of an answer, which counts as a result.
+func (b *breaker) speak(p *pass, now time.Time) {
+	if p.spoke || p.generation != b.generation {
+		return
+	}
+	p.spoke, p.row = true, b.faults
+	if b.state == halfOpen {
+		b.turn(closed)
+		p.generation, p.row = b.generation, faultsInARow-1 // if the probe fails now, the breaker opens again
+	}
+	b.count(false, now)
+	b.speaking++
+	p.second, p.answered = now.Unix(), b.answered
 }
 
 // abandon takes back a call whose end says nothing.
-func (b *breaker) abandon(generation uint64) {
-	if generation == b.generation {
+func (b *breaker) abandon(p *pass) {
+	if p.generation == b.generation {
 		b.probing = false
+		b.hush(p)
 	}
 }
 
-// record takes the result of a call: whether the provider was at fault.
-func (b *breaker) record(generation uint64, fault bool, now time.Time) {
-	if generation != b.generation {
+// hush ends an answer.
+func (b *breaker) hush(p *pass) {
+	if p.spoke {
+		b.speaking--
+	}
+}
+
+// record takes the end of a call: whether the provider was at fault.
+func (b *breaker) record(p *pass, fault bool, now time.Time) {
+	if p.generation != b.generation {
 		return
 	}
+	b.hush(p)
 	switch {
 	case b.state == halfOpen && fault:
 		b.openFor = min(2*b.openFor, openAtMost)
 		b.open(now)
 	case b.state == halfOpen:
 		b.turn(closed)
+	case p.spoke && !fault: // known
 	default:
+		if p.spoke {
+			b.unsay(p)
+		}
 		b.count(fault, now)
 		if b.tooMany(now) {
 			b.openFor = openAtFirst
 			b.open(now)
 		}
+	}
+}
+
+// unsay takes a first word back: the call failed after it, and must count as one failure, not as
+// an answer and a failure.
+func (b *breaker) unsay(p *pass) {
+	if t := &b.window[p.second%windowBuckets]; t.second == p.second {
+		t.calls--
+	}
+	if p.answered == b.answered { // it alone ended the row
+		b.faults += p.row
 	}
 }
 
@@ -104,7 +159,7 @@ func (b *breaker) open(now time.Time) {
 }
 
 func (b *breaker) turn(state breakerState) {
-	b.state, b.probing, b.faults = state, false, 0
+	b.state, b.probing, b.faults, b.speaking = state, false, 0, 0
 	b.window = [windowBuckets]tally{}
 	b.generation++
 }
@@ -116,16 +171,19 @@ func (b *breaker) count(fault bool, now time.Time) {
 		*t = tally{second: second}
 	}
 	t.calls++
-	b.faults++
 	if fault {
 		t.faults++
+		b.faults++
 	} else {
+		b.answered++
 		b.faults = 0
 	}
 }
 
+// tooMany judges by the faults in a row, and by their share. Answers that are coming in weigh in
+// both: the row has to be as long as a tenth of them.
 func (b *breaker) tooMany(now time.Time) bool {
-	if b.faults >= faultsInARow {
+	if b.faults >= max(faultsInARow, b.speaking/10) {
 		return true
 	}
 	calls, faults := 0, 0
@@ -135,7 +193,7 @@ func (b *breaker) tooMany(now time.Time) bool {
 			faults += t.faults
 		}
 	}
-	return calls >= windowCalls && 2*faults >= calls
+	return calls >= windowCalls && 2*faults >= max(calls, b.speaking)
 }
 
 // jitter is a random time below most, so that processes that learned the same do not act at once.

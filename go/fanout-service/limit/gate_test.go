@@ -283,7 +283,7 @@ func TestWhoWaitsForAModelThatFailsIsToldAtOnce(t *testing.T) {
 		lineUp(t, l, other, served, "other")
 		// Both wait for the key; the faults of m give five places back and open the breaker of m.
 		for range faultsInARow - 1 {
-			permits[0].line.breaker.record(permits[0].generation, true, time.Now())
+			permits[0].line.breaker.end(true, time.Now())
 		}
 		permits[0].Done(failed(fanout.Connection))
 		told := map[string]bool{<-served: true, <-served: true}

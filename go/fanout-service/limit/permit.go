@@ -14,12 +14,13 @@ type Permit struct {
 	tokens float64
 
 	// What the attempt was let through as.
-	generation           uint64 // of the breaker
+	pass                 pass   // of the breaker
 	keyTrial, modelTrial uint64 // of the gates
 	keyProbe, modelProbe bool   // of refused keys
 	askedKey, askedModel bool   // for a slot in Redis while it gives out none
 
 	heard bool // headers came
+	alive bool // the answer has begun
 	done  bool
 }
 
@@ -59,24 +60,61 @@ func (p *Permit) see() {
 	}
 }
 
+// Alive says that the answer has begun, for the breaker and for a key that was refused: a provider
+// whose answers take minutes is known to live long before Done. Only the first of several counts,
+// and a failure after it is still one.
+func (p *Permit) Alive() {
+	if p.alive {
+		return
+	}
+	p.alive = true
+	before, after := p.begin()
+	p.tell(before, after, nil)
+}
+
+func (p *Permit) begin() (before, after health) {
+	r := p.room
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := p.line
+	before = l.health()
+	if !p.done {
+		now := time.Now()
+		l.breaker.speak(&p.pass, now)
+		l.account.death.settle(p.keyProbe, false, lives, now)
+		l.death.settle(p.modelProbe, false, lives, now)
+		p.keyProbe, p.modelProbe = false, false
+	}
+	after = l.health()
+	if before != after {
+		r.pump(time.Now())
+	}
+	return before, after
+}
+
 // Done gives the permit back and tells what came of the attempt. It must be called exactly once,
 // before any wait for another attempt; what is called after that has no effect.
 func (p *Permit) Done(o Outcome) {
-	before, after, ok := p.end(&o)
-	if !ok || before == after {
+	if before, after, ok := p.end(&o); ok {
+		p.tell(before, after, o.Failure)
+	}
+}
+
+// tell logs what changed. It is called outside the lock: writing a line may take a while.
+func (p *Permit) tell(before, after health, failure *fanout.Failure) {
+	if before == after {
 		return
 	}
-	// Outside the lock: writing a line may take a while.
 	log := p.room.limiter.log.With("provider", p.room.rule.Provider, "model", p.line.model, "key", p.Key())
 	switch {
 	case after.dead && !before.dead:
-		log.Warn("a key was refused and is left alone", "status", o.Failure.Status, "seconds", deadFor.Seconds())
+		log.Warn("a key was refused and is left alone", "status", failure.Status, "seconds", deadFor.Seconds())
 	case before.dead && !after.dead:
 		log.Info("a key that was refused works again")
 	}
 	switch {
 	case after.breaker == open && before.breaker != open:
-		log.Warn("a model fails and is left alone", "kind", o.Failure.Kind)
+		log.Warn("a model fails and is left alone", "kind", failure.Kind)
 	case before.breaker != closed && after.breaker == closed:
 		log.Info("a model that failed answers again")
 	}
@@ -141,9 +179,9 @@ func (p *Permit) learn(o *Outcome, now time.Time) {
 	a.death.settle(p.keyProbe, key, said, now)
 	l.death.settle(p.modelProbe, model, said, now)
 	if said == nothing {
-		l.breaker.abandon(p.generation)
+		l.breaker.abandon(&p.pass)
 	} else {
-		l.breaker.record(p.generation, said == faulty, now)
+		l.breaker.record(&p.pass, said == faulty, now)
 	}
 }
 

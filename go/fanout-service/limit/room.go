@@ -123,7 +123,7 @@ func (r *room) admit(l *line, tokens int64, now time.Time) *Permit {
 	p := &Permit{room: r, line: l, tokens: float64(tokens)}
 	p.keyTrial, p.modelTrial = a.gate.enter(now), l.gate.enter(now)
 	p.keyProbe, p.modelProbe = a.death.enter(), l.death.enter()
-	p.generation = l.breaker.enter()
+	p.pass = l.breaker.enter()
 	p.askedKey, p.askedModel = a.bound.enter(), l.bound.enter()
 	for _, rates := range l.allRates() {
 		rates.take(p.tokens)

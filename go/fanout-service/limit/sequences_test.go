@@ -53,7 +53,7 @@ func randomly(t *testing.T, seed uint64) {
 		start, patience := time.Duration(random.IntN(20_000))*time.Millisecond, time.Duration(random.IntN(30_000))*time.Millisecond
 		work := time.Duration(random.IntN(3000)) * time.Millisecond
 		hasDeadline := random.IntN(2) == 0
-		outcome, allowance := anyOutcome(random), anyAllowance(random)
+		outcome, allowance, begins := anyOutcome(random), anyAllowance(random), random.IntN(2) == 0
 		wg.Go(func() {
 			time.Sleep(start)
 			if hasDeadline {
@@ -82,7 +82,11 @@ func randomly(t *testing.T, seed uint64) {
 			mu.Unlock()
 			time.Sleep(work / 4)
 			p.Allowed(allowance)
-			time.Sleep(work)
+			time.Sleep(work / 2)
+			if begins {
+				p.Alive()
+			}
+			time.Sleep(work / 2)
 			p.Done(outcome)
 		})
 	}
@@ -105,6 +109,9 @@ func randomly(t *testing.T, seed uint64) {
 				t.Errorf("a key is not free: %+v", a)
 			}
 			for _, line := range a.lines {
+				if line.breaker.speaking != 0 {
+					t.Errorf("%d answers are taken to come in", line.breaker.speaking)
+				}
 				if line.breaker.probing || line.gate.phase == gateTrial && line.gate.rampFrom.After(time.Now().Add(time.Minute)) {
 					t.Errorf("a probe is left: %+v", line)
 				}
