@@ -233,6 +233,9 @@ func (a *attempt) speak() bool {
 // say gives a piece to the listener. It blocks while that is behind by more than the bound, and the
 // stall timer rests meanwhile: it is not the provider that stalls.
 func (a *attempt) say(as fanout.EventType, escaped []byte, at time.Duration, urgent bool) error {
+	if a.size == 0 {
+		a.permit.Alive()
+	}
 	a.size += len(escaped)
 	if most := a.work.engine.config.MaxAnswer; a.size > most {
 		return fanout.Fail(fanout.ResponseTooLarge, "over %d bytes", most)

@@ -259,3 +259,38 @@ func TestThoughtsAreApartFromTheAnswer(t *testing.T) {
 	}
 	w.settled(t, e)
 }
+
+func TestAnAnswerSpeaksForItsProviderFromItsFirstWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, say := range []func(fanout.Sink) error{
+			func(sink fanout.Sink) error { return sink.Text([]byte("yes"), 3) },
+			func(sink fanout.Sink) error { return sink.Thought([]byte("hm"), 2) },
+		} {
+			speaks := false
+			e, w := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+				if !speaks {
+					return fanout.Answer{}, fanout.Fail(fanout.Connection, "")
+				}
+				if err := say(sink); err != nil {
+					return fanout.Answer{}, err
+				}
+				time.Sleep(10 * time.Second)
+				return done, nil
+			}, engine.Config{})
+			read(t.Context(), t, e, request("fails", 5))
+			if got := w.limiter.Targets()[0].Breaker; got != "open" {
+				t.Fatal("after five failures the breaker is ", got)
+			}
+			time.Sleep(20 * time.Second)
+			speaks = true
+			go func() {
+				time.Sleep(5 * time.Second)
+				if got := w.limiter.Targets()[0].Breaker; got != "closed" {
+					t.Error("in the middle of the answer the breaker is ", got)
+				}
+			}()
+			read(t.Context(), t, e, request("speaks", 1))
+			w.settled(t, e)
+		}
+	})
+}
