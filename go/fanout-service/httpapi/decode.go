@@ -40,7 +40,7 @@ var (
 // asked is what a body asks for: calls, and in which form their answers go back.
 type asked struct {
 	fanout.Request
-	whole bool // in one piece, instead of a stream of lines
+	inOnePiece bool // instead of a stream of lines
 }
 
 // decode reads the body of POST /fanout, as CONTRACT.md and request.schema.json say.
@@ -59,9 +59,12 @@ func (d decoder) request() (asked, error) {
 	ids := map[string]bool{}
 	cached := false
 	streamed := true
+	if err := d.version(); err != nil {
+		return asked{}, err
+	}
 	err := d.object([]member{
 		{"v", func() error {
-			_, err := d.whole(version, version)
+			_, err := d.integer(version, version)
 			return err
 		}},
 		{"id", d.matching(&request.ID, idForm)},
@@ -83,11 +86,29 @@ func (d decoder) request() (asked, error) {
 			})
 		}},
 	}, "v", "id", "deadline_ms", "calls")
+	if d.walk.Err() != nil {
+		// The grammar is right, so this is all that can be wrong. What was not read may be calls.
+		return asked{}, invalid("", "Nested too deeply.")
+	}
 	if err == nil && cached && request.Workspace == "" {
 		err = invalid("workspace", "Required where a call uses the cache.")
 	}
-	request.whole = !streamed
+	request.inOnePiece = !streamed
 	return request, err
+}
+
+// version looks ahead and refuses any other: what the fields of another version mean is not known
+// here, so that one of them is unknown is not what its sender should hear.
+func (d decoder) version() error {
+	ahead := *d.walk
+	for ahead.Object(); ahead.More('}'); {
+		if string(ahead.Key()) == "v" {
+			_, err := fields{&ahead}.integer(version, version)
+			return within("v", err)
+		}
+		ahead.Skip()
+	}
+	return nil
 }
 
 func (d decoder) call() (fanout.Call, error) {
@@ -130,7 +151,7 @@ func (d decoder) call() (fanout.Call, error) {
 func (d decoder) retry(retry *fanout.Retry) error {
 	return d.object([]member{
 		{"attempts", func() error {
-			n, err := d.whole(1, maxAttempts)
+			n, err := d.integer(1, maxAttempts)
 			retry.Attempts = int(n)
 			return err
 		}},
@@ -258,7 +279,7 @@ func (d decoder) boolean(into *bool) reader {
 
 func (d decoder) milliseconds(into *time.Duration, from, to int64) reader {
 	return func() error {
-		n, err := d.whole(from, to)
+		n, err := d.integer(from, to)
 		*into = time.Duration(n) * time.Millisecond
 		return err
 	}
@@ -266,7 +287,7 @@ func (d decoder) milliseconds(into *time.Duration, from, to int64) reader {
 
 func (d decoder) count(into **int64, from, to int64) reader {
 	return func() error {
-		n, err := d.whole(from, to)
+		n, err := d.integer(from, to)
 		*into = &n
 		return err
 	}

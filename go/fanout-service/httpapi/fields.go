@@ -132,7 +132,7 @@ func (f fields) truth() (bool, error) {
 	return false, invalid("", "Expected true or false.")
 }
 
-func (f fields) whole(from, to int64) (int64, error) {
+func (f fields) integer(from, to int64) (int64, error) {
 	if !f.isNumber() {
 		return 0, invalid("", "Expected a whole number.")
 	}
@@ -142,14 +142,21 @@ func (f fields) whole(from, to int64) (int64, error) {
 		// 1.0 and 1e3 are whole numbers too, in JSON's and the schema's eyes.
 		float, floatErr := strconv.ParseFloat(raw, 64)
 		if floatErr != nil || float != math.Trunc(float) || math.Abs(float) > 1<<53 {
-			return 0, invalid("", "Expected a whole number from %d to %d.", from, to)
+			return 0, outside(from, to)
 		}
 		n = int64(float)
 	}
 	if n < from || n > to {
-		return 0, invalid("", "Expected a whole number from %d to %d.", from, to)
+		return 0, outside(from, to)
 	}
 	return n, nil
+}
+
+func outside(from, to int64) error {
+	if from == to {
+		return invalid("", "Expected %d.", to)
+	}
+	return invalid("", "Expected a whole number from %d to %d.", from, to)
 }
 
 func (f fields) number() (float64, error) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ func FuzzDecode(f *testing.F) {
 		request, err := decode(body)
 		if err == nil {
 			isSound(t, &request)
+			isAll(t, &request, body)
 		} else if r := (*refusal)(nil); !errors.As(err, &r) || r.status != 400 && r.status != 413 || r.message == "" {
 			t.Errorf("refused with %#v", err)
 		}
@@ -78,7 +80,18 @@ func deep(body []byte) bool {
 // beyondSchema says whether a refusal is for what a schema cannot see.
 func beyondSchema(err error) bool {
 	r := (*refusal)(nil)
-	return errors.As(err, &r) && (r.message == "Given twice." || r.message == "Call ids are unique.")
+	return errors.As(err, &r) && slices.Contains([]string{"Given twice.", "Call ids are unique.", "Nested too deeply."}, r.message)
+}
+
+// isAll checks that no call got lost.
+func isAll(t *testing.T, request *asked, body []byte) {
+	t.Helper()
+	var sent struct {
+		Calls []json.RawMessage `json:"calls"`
+	}
+	if err := json.Unmarshal(body, &sent); err != nil || len(sent.Calls) != len(request.Calls) {
+		t.Errorf("took %d calls of %d: %v", len(request.Calls), len(sent.Calls), err)
+	}
 }
 
 // isSound checks what the engine relies on.

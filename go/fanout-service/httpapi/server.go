@@ -84,7 +84,7 @@ func (a *api) fanout(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newFlow(w, a.options.Patience, func() { run.Stop(fanout.SlowReader) })
 	w.Header().Set("Cache-Control", "no-store")
-	if request.whole {
+	if request.inOnePiece {
 		err = answerWhole(r.Context(), run, &request, out)
 	} else {
 		w.Header().Set("Content-Type", "application/x-ndjson")

@@ -45,6 +45,9 @@ func (c *Cursor) End() error {
 	return c.err
 }
 
+// Err returns the first error so far. JSON that is nested deeper than 64 levels is one.
+func (c *Cursor) Err() error { return c.err }
+
 // Peek returns the first byte of the next value, 0 at the end or after an error.
 func (c *Cursor) Peek() byte {
 	c.space()
