@@ -39,12 +39,12 @@ func anthropicNames(of string) names {
 	return names{prefix + "-Limit", prefix + "-Remaining", prefix + "-Reset"}
 }
 
-// tightest is the bucket of Anthropic's tokens that holds least.
+// tightest is the bucket of Anthropic's tokens that holds least, of those that tell.
 func tightest(header http.Header, now time.Time) (least fanout.Bucket, found bool) {
 	least = fanout.Bucket{Limit: fanout.Unknown, Remaining: fanout.Unknown}
 	for _, each := range anthropicTokens {
 		b, ok := each.read(header, now)
-		if ok && (!found || b.Remaining != fanout.Unknown && b.Remaining < least.Remaining) {
+		if ok && (!found || b.Remaining != fanout.Unknown && (least.Remaining == fanout.Unknown || b.Remaining < least.Remaining)) {
 			least, found = b, true
 		}
 	}

@@ -41,6 +41,9 @@ func TestAllowancesAreReadInEveryForm(t *testing.T) {
 			Requests: fanout.Bucket{Limit: 50, Remaining: 49, Reset: 30 * time.Second},
 			Tokens:   fanout.Bucket{Limit: 8000, Remaining: 100}, // the one that holds least; its reset is past
 		}, true},
+		{"a limit without a remainder beside one with", map[string]string{
+			"anthropic-ratelimit-tokens-limit": "40000", "anthropic-ratelimit-output-tokens-remaining": "100",
+		}, fanout.Allowance{Requests: none, Tokens: fanout.Bucket{Limit: fanout.Unknown, Remaining: 100}}, true},
 		{"one bucket", map[string]string{"anthropic-ratelimit-input-tokens-remaining": "12"},
 			fanout.Allowance{Requests: none, Tokens: fanout.Bucket{Limit: fanout.Unknown, Remaining: 12}}, true},
 		{"nonsense", map[string]string{
