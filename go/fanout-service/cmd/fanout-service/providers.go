@@ -91,7 +91,7 @@ func (r *reader) keys(name string) []fanout.Key {
 		for _, secret := range r.list(name) {
 			if strings.ContainsFunc(secret, func(c rune) bool { return c < 0x21 || c > 0x7e }) {
 				r.fail("%s: a key is printable ASCII without spaces", name)
-			} else if key := fanout.NewKey(secret); !slices.Contains(keys, key) {
+			} else if key := fanout.NewKey(secret); !slices.ContainsFunc(keys, func(k fanout.Key) bool { return k.ID() == key.ID() }) {
 				keys = append(keys, key)
 			}
 		}
