@@ -60,7 +60,7 @@ func readSettings(env environment) (settings, error) {
 		allowed:        r.networks("REX_FANOUT_ALLOW_ADDRESSES"),
 		cache:          r.cache(),
 		redis:          r.redis("REX_REDIS_URL"),
-		maxConnections: int(r.integer("REX_FANOUT_MAX_CONNECTIONS", 0, 1, 1e6)),
+		maxConnections: int(r.integer("REX_FANOUT_MAX_CONNECTIONS", 0, leastConnections, 1e6)),
 		maxBytes:       r.integer("REX_FANOUT_MAX_BYTES", defaultMaxBytes, 1<<20, math.MaxInt64),
 		maxBody:        r.integer("REX_FANOUT_MAX_BODY_BYTES", defaultMaxBody, 1<<10, 1<<30),
 		spans:          r.flag("OTEL_ENABLED", false),

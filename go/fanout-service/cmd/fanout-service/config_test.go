@@ -143,7 +143,7 @@ func TestAWrongEnvironmentIsRefusedByNameAndWithoutItsSecrets(t *testing.T) {
 		{"REX_PROVIDER_X_WIRE", map[string]string{"REX_PROVIDER_X_BASE_URL": "http://127.0.0.1:1/v1", "REX_PROVIDER_X_WIRE": "soap"}},
 		{"REX_FANOUT_DRAIN_SECONDS", map[string]string{"REX_FANOUT_DRAIN_SECONDS": "soon"}},
 		{"REX_FANOUT_LOG_LEVEL", map[string]string{"REX_FANOUT_LOG_LEVEL": "LOUD"}},
-		{"REX_FANOUT_MAX_CONNECTIONS", map[string]string{"REX_FANOUT_MAX_CONNECTIONS": "0"}},
+		{"REX_FANOUT_MAX_CONNECTIONS takes", map[string]string{"REX_FANOUT_MAX_CONNECTIONS": "1"}}, // one call needs two
 		{"REX_FANOUT_MAX_BYTES", map[string]string{"REX_FANOUT_MAX_BYTES": "-1"}},
 		{"REX_FANOUT_MAX_BODY_BYTES", map[string]string{"REX_FANOUT_MAX_BODY_BYTES": "1e6"}},
 		{"REX_FANOUT_MAX_CONCURRENT", map[string]string{"REX_FANOUT_MAX_CONCURRENT": "many"}},
@@ -174,6 +174,7 @@ func TestAFaultInTheFileIsToldByItsField(t *testing.T) {
 		`{"limits": {"rules": [{"provider": "openai"}, {"model": "m"}]}}`:           "limits.rules[1].model needs a provider",
 		`{"limits": {"rules": [{"queue": 3}]}}`:                                     "limits.rules[0].provider is missing",
 		`{"limits": {"rules": [{"provider": "opneai"}]}}`:                           `limits.rules[0].provider: there is no provider "opneai"`,
+		`{"limits": {"rules": [{"provider": "openai", "model": "m", "queue": 3}]}}`: "limits.rules[0].queue",
 		`{"limits": {"default": {"provider": "openai"}}}`:                           "limits.default is for all",
 		`{"limits": {"default": {"queue": -1}}}`:                                    "limits.default.queue is negative",
 		`{"retry": {"budget_ratio": 2}}`:                                            "retry.budget_ratio",
@@ -252,7 +253,7 @@ func TestMemoryIsBoundedByTheTightestCgroup(t *testing.T) {
 }
 
 func TestConnectionsAreBoundedByFileDescriptors(t *testing.T) {
-	for descriptors, want := range map[uint64]int{20000: 15795, 1024: 614, 100: 1, 1 << 63: 1717986712} {
+	for descriptors, want := range map[uint64]int{20000: 15795, 1024: 614, 100: 2, 1 << 63: 1717986712} {
 		if got := connectionsFor(descriptors); got != want {
 			t.Errorf("%d descriptors: %d connections, want %d", descriptors, got, want)
 		}

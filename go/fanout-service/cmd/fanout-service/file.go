@@ -121,6 +121,9 @@ func (r *rule) limit(at string, known map[string]bool) (limit.Rule, error) {
 	if r.Model != "" && r.Provider == "" {
 		return limit.Rule{}, fmt.Errorf("%s.model needs a provider", at)
 	}
+	if r.Model != "" && r.Queue != 0 {
+		return limit.Rule{}, fmt.Errorf("%s.queue is a provider's: a rule with a model takes none", at)
+	}
 	if r.Provider != "" && !known[r.Provider] {
 		return limit.Rule{}, fmt.Errorf("%s.provider: there is no provider %q", at, r.Provider)
 	}

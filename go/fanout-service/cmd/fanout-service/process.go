@@ -18,12 +18,17 @@ const (
 	connectionShare = 0.8
 )
 
-// connectionsFor is how many connections of calls and readers there are file descriptors for.
+// leastConnections is what one call needs: its own connection and its reader's. A service with fewer
+// would say that it is ready, and take nothing.
+const leastConnections = 2
+
+// connectionsFor is how many connections of calls and readers there are file descriptors for, at
+// least those of one call.
 func connectionsFor(descriptors uint64) int {
 	if descriptors > math.MaxInt32 {
 		descriptors = math.MaxInt32
 	}
-	return max(1, int(connectionShare*(float64(descriptors)-reserved)))
+	return max(leastConnections, int(connectionShare*(float64(descriptors)-reserved)))
 }
 
 // descriptors is how many this process may open; Go has raised it to the hard limit by now.
