@@ -51,6 +51,8 @@ type Cache struct {
 	log    *slog.Logger
 	misses atomic.Int64
 
+	flightBytes atomic.Int64 // of text, of all flights, also those that are over and still followed
+
 	mu      sync.Mutex // guards flights; held to find, add or drop one, never while text is passed on
 	flights map[key]*Flight
 	leads   sync.WaitGroup
@@ -146,6 +148,9 @@ func (c *Cache) Close(ctx context.Context) error {
 	return c.store.close(ctx)
 }
 
+// FlightBytes is how much text all flights hold now: Stats.FlightBytes without a lock.
+func (c *Cache) FlightBytes() int64 { return c.flightBytes.Load() }
+
 // age is the time since an entry was stored. It is 0 for one that another replica, whose clock is
 // ahead, stored in what is our future.
 func age(e *Entry, now time.Time) time.Duration { return max(0, now.Sub(e.StoredAt)) }
@@ -166,12 +171,12 @@ type Stats struct {
 
 	Flights     int   // now
 	Followers   int   // now, of all flights
-	FlightBytes int64 // of text, now, of all flights
+	FlightBytes int64 // of text, now, of all flights and of those that are over and still followed
 }
 
 // Stats returns the counts of this moment.
 func (c *Cache) Stats() Stats {
-	stats := Stats{Misses: c.misses.Load()}
+	stats := Stats{Misses: c.misses.Load(), FlightBytes: c.flightBytes.Load()}
 	c.memory.count(&stats)
 	if c.store != nil {
 		c.store.count(&stats)

@@ -23,8 +23,9 @@ const blockSize = 32 << 10
 // Flight is the work of one leader that any number of followers read along. Its log only grows:
 // each follower has a place of its own in it, and one that comes late reads from the start.
 //
-// The log holds the events with the text of neighbouring pieces joined, up to the whole answer. What
-// bounds an answer bounds it; slow followers do not add to it.
+// The log holds the events with the text of neighbouring pieces joined, up to the whole answer. An
+// attempt that starts voids the text before it, which is dropped: what bounds an answer bounds the
+// log, and slow followers do not add to it. It is held until the last follower has left.
 type Flight struct {
 	cache *Cache
 	key   key
@@ -51,7 +52,7 @@ type Follower struct {
 	left    bool
 	event   int // the place in the log: the event to read next,
 	offset  int // and how much of its text was read
-	taken   int // bytes of text read in all
+	taken   int // bytes of the log's text that were read
 }
 
 // Join follows the flight for workspace and digest. If there is none it starts one: lead runs in a
@@ -123,7 +124,10 @@ func (f *Flight) Publish(e *fanout.Event) {
 // piece of the same kind, and at the later moment. Bytes once written are not written again, so
 // followers may hold them.
 func (f *Flight) append(e *fanout.Event) {
-	f.bytes += len(e.Text)
+	f.grow(len(e.Text))
+	if e.Type == fanout.Started {
+		f.startOver()
+	}
 	if end := len(f.log) - 1; end >= 0 && isText(e.Type) {
 		if block := &f.log[end]; block.Type == e.Type && len(block.Text)+len(e.Text) <= blockSize {
 			if cap(block.Text)-len(block.Text) < len(e.Text) {
@@ -146,6 +150,24 @@ func (f *Flight) append(e *fanout.Event) {
 		kept.Usage = &usage
 	}
 	f.log = append(f.log, kept)
+}
+
+// startOver drops the text in the log: nobody has to read it any more. Followers keep what they
+// have read of it.
+func (f *Flight) startOver() {
+	for i := range f.log {
+		f.log[i].Text = nil
+	}
+	for _, follower := range f.followers {
+		follower.taken = 0
+	}
+	f.grow(-f.bytes)
+}
+
+// grow counts text that comes, or goes.
+func (f *Flight) grow(bytes int) {
+	f.bytes += bytes
+	f.cache.flightBytes.Add(int64(bytes))
 }
 
 // WaitForRoom blocks until even the follower that is furthest has no more than bound bytes to read,
@@ -201,7 +223,6 @@ func (f *Flight) count(stats *Stats) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	stats.Followers += len(f.followers)
-	stats.FlightBytes += int64(f.bytes)
 }
 
 // add takes in a follower, unless the flight is over.
@@ -290,7 +311,8 @@ func (w *Follower) Leave() {
 	f.followers = slices.DeleteFunc(f.followers, func(other *Follower) bool { return other == w })
 	deserted := len(f.followers) == 0
 	if deserted {
-		f.over, f.log, f.bytes = true, nil, 0
+		f.over, f.log = true, nil
+		f.grow(-f.bytes)
 	}
 	f.mu.Unlock()
 	if deserted {

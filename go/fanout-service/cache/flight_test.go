@@ -217,7 +217,7 @@ func TestWhoComesLateReadsFromTheStart(t *testing.T) {
 		late := join(c, nobodyLeads(t))
 		defer late.Leave()
 		events, err := late.Next(t.Context(), nil)
-		if got := story(events); got != "started thought:hm chunk:ab attempt_failed started chunk:cc" || err != nil {
+		if got := story(events); got != "started attempt_failed started chunk:cc" || err != nil {
 			t.Errorf("at once: %q, %v", got, err)
 		}
 		if last := events[len(events)-1]; last.At != 2 {
@@ -225,6 +225,73 @@ func TestWhoComesLateReadsFromTheStart(t *testing.T) {
 		}
 		if got, err := read(t.Context(), late); got != "chunk:d finished" || err != nil {
 			t.Errorf("then: %q, %v", got, err)
+		}
+	})
+}
+
+func TestTextThatIsVoidIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFlights()
+		read := make(chan struct{})
+		w := join(c, func(_ context.Context, f *cache.Flight) {
+			for _, text := range []string{"abcd", "efgh", "ijkl"} {
+				publish(f, "started", "thought:hm", "chunk:"+text)
+				if f.Bytes() != 6 || c.FlightBytes() != 6 {
+					t.Errorf("%d bytes are held of an answer of 6, %d by all", f.Bytes(), c.FlightBytes())
+				}
+				<-read
+			}
+			publish(f, "finished")
+		})
+		late := join(c, nobodyLeads(t))
+		synctest.Wait()
+		var got []fanout.Event
+		for len(got) == 0 || got[len(got)-1].Type != fanout.Finished {
+			var err error
+			if got, err = w.Next(t.Context(), got); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case read <- struct{}{}:
+			default:
+			}
+			synctest.Wait()
+		}
+		want := "started thought:hm chunk:abcd started thought:hm chunk:efgh started thought:hm chunk:ijkl finished"
+		if story(got) != want {
+			t.Errorf("who reads along got %q", story(got))
+		}
+		w.Leave()
+		if c.FlightBytes() != 6 {
+			t.Errorf("the flight is over and followed by one: %d bytes", c.FlightBytes())
+		}
+		events, err := late.Next(t.Context(), nil)
+		if got := story(events); got != "started started started thought:hm chunk:ijkl finished" || err != nil {
+			t.Errorf("who comes late got %q, %v", got, err)
+		}
+		late.Leave()
+		if stats := c.Stats(); stats.FlightBytes != 0 {
+			t.Errorf("left: %+v", stats)
+		}
+	})
+}
+
+func TestAFlightThatIsOverIsCountedUntilTheLastHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newFlights()
+		lead := func(_ context.Context, f *cache.Flight) { publish(f, "chunk:abcd", "finished") }
+		slow := join(c, lead)
+		synctest.Wait()
+		next := join(c, lead) // takes the place of what is over
+		synctest.Wait()
+		if stats := c.Stats(); stats.Flights != 1 || stats.FlightBytes != 8 {
+			t.Errorf("two answers of 4 bytes are held: %+v", stats)
+		}
+		next.Leave()
+		slow.Leave()
+		slow.Leave()
+		if stats := c.Stats(); stats.Flights != 0 || stats.FlightBytes != 0 {
+			t.Errorf("left: %+v", stats)
 		}
 	})
 }

@@ -35,6 +35,43 @@ func TestASlowFollowerDelaysNobody(t *testing.T) {
 	})
 }
 
+func TestTextThatIsVoidPutsNobodyAheadOrBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, reads := range []bool{true, false} {
+			c := newFlights()
+			begin, went := make(chan struct{}), atomic.Bool{}
+			w := join(c, func(ctx context.Context, f *cache.Flight) {
+				publish(f, "started", "chunk:12345678")
+				<-begin
+				publish(f, "started", "chunk:abcdef")
+				if err := f.WaitForRoom(ctx, 4, 10); err != nil {
+					t.Error(err)
+				}
+				if err := f.WaitForRoom(ctx, 5, 10); err != nil {
+					t.Error(err)
+				}
+				went.Store(true)
+				publish(f, "finished")
+			})
+			synctest.Wait()
+			if reads {
+				if _, err := w.Next(t.Context(), nil); err != nil {
+					t.Error(err)
+				}
+			}
+			close(begin)
+			synctest.Wait()
+			if went.Load() {
+				t.Errorf("read: %v: the leader is 6 bytes ahead of a bound of 10, and 5 more have room", reads)
+			}
+			if got, err := read(t.Context(), w); err != nil || !went.Load() {
+				t.Errorf("got %q, %v", got, err)
+			}
+			w.Leave()
+		}
+	})
+}
+
 func TestWhereEveryFollowerIsSlowTheLeaderWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newFlights()
