@@ -174,6 +174,22 @@ func TestWhatAnOutcomeSaysAboutTheProvider(t *testing.T) {
 	}
 }
 
+func TestWhatAClientAskedForIsNoFaultOfTheProvider(t *testing.T) {
+	for kind, want := range map[fanout.Kind]says{
+		fanout.TimeoutConnect: nothing, fanout.TimeoutFirstToken: nothing, fanout.TimeoutStall: nothing, // too short to judge by
+		fanout.BadUpstreamResponse: lives, // empty, because it was to have no more tokens
+	} {
+		o := failed(kind)
+		if o.says() != faulty {
+			t.Errorf("%s: no fault", kind)
+		}
+		o.Failure.Blameless = true
+		if got := o.says(); got != want {
+			t.Errorf("%s, asked for: %d, want %d", kind, got, want)
+		}
+	}
+}
+
 func TestAForbiddenModelIsNotARefusedKey(t *testing.T) {
 	for status, want := range map[int][2]bool{
 		http.StatusUnauthorized: {true, false}, http.StatusPaymentRequired: {true, false},

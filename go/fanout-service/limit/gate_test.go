@@ -297,6 +297,31 @@ func TestWhoWaitsForAModelThatFailsIsToldAtOnce(t *testing.T) {
 	})
 }
 
+func TestAnImpatientWorkspaceOpensTheBreakerForNobody(t *testing.T) {
+	impatient := failed(fanout.TimeoutFirstToken)
+	impatient.Failure.Blameless = true
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{}, nil, nil)
+		for range 2 * faultsInARow {
+			admit(t, l, askFor("impatient")).Done(impatient)
+		}
+		admit(t, l, askFor("another")).Done(Outcome{})
+		for range faultsInARow {
+			admit(t, l, askFor("patient")).Done(failed(fanout.TimeoutFirstToken))
+		}
+		f := refused(t, l, askFor("another"))
+		if f.Kind != fanout.CircuitOpen {
+			t.Error(f)
+		}
+		time.Sleep(f.RetryAfter)
+		admit(t, l, askFor("impatient")).Done(impatient) // as a probe it says as little
+		if s := state(t, l); s.Breaker != "half_open" {
+			t.Errorf("%+v", s)
+		}
+		admit(t, l, askFor("another")).Done(Outcome{})
+	})
+}
+
 func TestARefusedKeyIsLeftAloneAndTriedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Config{}, nil, nil)

@@ -26,16 +26,20 @@ func (o *Outcome) says() says {
 	if o.Neutral {
 		return nothing
 	}
-	switch kind := o.Failure.Kind; kind {
+	switch o.Failure.Kind {
 	case fanout.TimeoutTotal, fanout.Deadline, fanout.StopUser, fanout.StopSuperseded, fanout.SlowReader,
 		fanout.Internal, fanout.CircuitOpen, fanout.QueueFull:
 		return nothing
-	default:
-		if kind.ProviderFault() {
-			return faulty
+	case fanout.TimeoutConnect, fanout.TimeoutFirstToken, fanout.TimeoutStall:
+		if o.Failure.Blameless { // the client gave it less time than a judgement takes
+			return nothing
 		}
-		return lives
+	default:
 	}
+	if o.Failure.ProviderFault() {
+		return faulty
+	}
+	return lives
 }
 
 // refused says whether the key was refused, and whether for all models: a 403 is often about the
