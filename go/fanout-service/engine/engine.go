@@ -86,7 +86,7 @@ type Engine struct {
 	draining bool
 
 	open  atomic.Int64 // calls
-	bytes atomic.Int64 // of text that waits for somebody
+	bytes atomic.Int64 // of text that waits for somebody, without that of flights
 	works sync.WaitGroup
 }
 
@@ -137,7 +137,17 @@ type Stats struct {
 
 // Stats returns what is in flight now.
 func (e *Engine) Stats() Stats {
-	return Stats{Fanouts: e.InFlight(), Calls: int(e.open.Load()), Bytes: e.bytes.Load()}
+	return Stats{Fanouts: e.InFlight(), Calls: int(e.open.Load()), Bytes: e.held()}
+}
+
+// held is how much text is on the books. What calls share is on the cache's, until the last of them
+// has left.
+func (e *Engine) held() int64 {
+	bytes := e.bytes.Load()
+	if e.cache != nil {
+		bytes += e.cache.FlightBytes()
+	}
+	return bytes
 }
 
 // Draining says whether new fan-outs are refused.
@@ -174,7 +184,7 @@ func (e *Engine) reserve(request *fanout.Request) error {
 	}
 	calls := int64(len(request.Calls))
 	connections := e.open.Load() + calls + int64(len(e.running)) + 1
-	if most := int64(e.config.MaxConnections); most > 0 && connections > most || e.bytes.Load() > e.config.MaxBytes {
+	if most := int64(e.config.MaxConnections); most > 0 && connections > most || e.held() > e.config.MaxBytes {
 		return ErrBusy
 	}
 	e.running[request.ID] = nil

@@ -18,7 +18,13 @@ type kept struct {
 // keep collects the answer for the cache, until the function that it returns is called.
 func (w *attempts) keep(key string) (release func()) {
 	w.kept = &kept{key: key}
-	return func() { w.engine.bytes.Add(-w.kept.bytes) }
+	return func() { w.kept.release(w.engine) }
+}
+
+// release takes what was collected off the books.
+func (k *kept) release(e *Engine) {
+	e.bytes.Add(-k.bytes)
+	k.bytes = 0
 }
 
 // collect adds a piece of the answer, or of the reasoning.
@@ -53,5 +59,6 @@ func (w *attempts) startOver() {
 	if w.kept != nil {
 		entry := &w.kept.entry
 		entry.Text, entry.Thoughts, entry.Characters = entry.Text[:0], entry.Thoughts[:0], 0
+		w.kept.release(w.engine)
 	}
 }

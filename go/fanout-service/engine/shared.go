@@ -28,7 +28,6 @@ func (r *Run) cacheUse(spec *fanout.Call) fanout.CacheUse {
 func (r *Run) lead(ctx context.Context, spec *fanout.Call, flight *cache.Flight) {
 	e, use := r.engine, spec.Cache
 	out := &shared{engine: e, flight: flight}
-	defer out.release()
 	if entry, age, ok := e.cache.Get(ctx, r.request.Workspace, use.Key); ok {
 		last := replay(ctx, e, spec, entry, age, out)
 		flight.Publish(&last)
@@ -81,13 +80,11 @@ func replay(ctx context.Context, e *Engine, spec *fanout.Call, entry *cache.Entr
 	}
 }
 
-// shared is a flight as the listener of what leads it. What it holds is on the engine's books until
-// the lead is over; then the followers' own pending text is.
+// shared is a flight as the listener of what leads it.
 type shared struct {
 	engine *Engine
 	flight *cache.Flight
-	bytes  int64 // on the engine's books
-	wanted int   // by the piece that was refused
+	wanted int // by the piece that was refused
 }
 
 // gone is a context that has ended: with it, waiting for room is asking for it.
@@ -105,8 +102,6 @@ func (s *shared) offer(event *fanout.Event, _ bool) bool {
 	if s.room(gone) != nil {
 		return false
 	}
-	s.bytes += int64(len(event.Text))
-	s.engine.bytes.Add(int64(len(event.Text)))
 	s.flight.Publish(event)
 	return true
 }
@@ -117,5 +112,3 @@ func (s *shared) room(ctx context.Context) error {
 
 // startOver does nothing: each follower drops what its own reader has not taken.
 func (s *shared) startOver() {}
-
-func (s *shared) release() { s.engine.bytes.Add(-s.bytes) }

@@ -320,3 +320,63 @@ func TestASlowReaderSlowsWhatItSharesOnlyAsLongAsItIsAlone(t *testing.T) {
 		w.settled(t, e)
 	})
 }
+
+func TestWhatIsSharedIsOnTheBooksUntilTheLastHasLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, w := build(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			time.Sleep(time.Second)
+			for range 100 {
+				if err := sink.Text([]byte("0123456789"), 10); err != nil {
+					return fanout.Answer{}, err
+				}
+			}
+			return done, nil
+		}, parts{cached: true, config: engine.Config{MaxPending: 100}})
+		slow, err := e.Start(t.Context(), cachedRequest("slow"), time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tr := read(t.Context(), t, e, cachedRequest("fast")); len(tr.text("c0")) != 1000 {
+			t.Errorf("the fast reader got %d bytes", len(tr.text("c0")))
+		}
+		synctest.Wait()
+		// The answer, and of it what waits in the call of the slow reader.
+		if bytes := e.Stats().Bytes; bytes < 1000 || bytes >= 2000 {
+			t.Errorf("%d bytes on the books, 1000 are held for who has not read them", bytes)
+		}
+		if err := slow.Read(t.Context(), func([]fanout.Event, *fanout.End) error { return nil }); err != nil {
+			t.Error(err)
+		}
+		w.settled(t, e)
+	})
+}
+
+func TestAnAnswerThatStartsOverIsOnTheBooksOnce(t *testing.T) {
+	for name, mode := range map[string]fanout.CacheUse{"alone": {Write: true}, "shared": {Read: true, Write: true}} {
+		t.Run(name, func(t *testing.T) {
+			var e *engine.Engine
+			var most atomic.Int64
+			e, w := build(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+				sink.Connected()
+				if err := sink.Text([]byte(strings.Repeat("x", 1000)), 1000); err != nil {
+					return fanout.Answer{}, err
+				}
+				most.Store(max(most.Load(), e.Stats().Bytes))
+				return fanout.Answer{}, fanout.Fail(fanout.Incomplete, "")
+			}, parts{cached: true, config: engine.Config{Retry: generous}})
+			r := cachedRequest("a")
+			mode.Key = r.Calls[0].Cache.Key
+			r.Calls[0].Cache = &mode
+			r.Calls[0].Retry = fanout.Retry{Attempts: 3, Restart: true}
+			if tr := read(t.Context(), t, e, r); tr.kind(t, "c0") != fanout.Incomplete || tr.last(t, "c0").Attempt != 3 {
+				t.Errorf("%q", tr.told("c0"))
+			}
+			// Held for the cache, for those who may share it, and for the reader.
+			if n := most.Load(); n < 1000 || n > 3100 {
+				t.Errorf("%d bytes on the books for an answer of 1000", n)
+			}
+			w.settled(t, e)
+		})
+	}
+}
