@@ -417,6 +417,32 @@ func TestTheLeastLoadedKeyThatIsNotToldToWaitIsUsed(t *testing.T) {
 	})
 }
 
+func TestWhatIsNotSentAfterAllCostsNothing(t *testing.T) {
+	for name, giveBack := range map[string]func(*Permit){
+		"unsent":    (*Permit).Unsent,
+		"twice":     func(p *Permit) { p.Unsent(); p.Unsent(); p.Done(Outcome{}) },
+		"cancelled": func(p *Permit) { p.Done(Outcome{Neutral: true}) }, // it was sent: who knows how far it came
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := New(Config{Default: Rule{MaxConcurrent: 1, RequestsPerMinute: 2, TokensPerMinute: 200}}, nil, nil)
+				ask := askFor("a")
+				ask.Tokens = 100
+				admit(t, l, ask).Done(Outcome{})
+				giveBack(admit(t, l, ask))
+				begun := time.Now()
+				admit(t, l, ask).Done(Outcome{})
+				if waited := time.Since(begun) > 0; waited != (name == "cancelled") {
+					t.Errorf("waited %v", time.Since(begun))
+				}
+				if s := state(t, l); s.InFlight != 0 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
 func TestRatesSpreadCallsAndTokensAreCorrected(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Config{Default: Rule{RequestsPerMinute: 10}}, nil, nil)

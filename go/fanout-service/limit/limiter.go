@@ -100,7 +100,7 @@ func (r *room) wait(ctx context.Context, w *waiter, ask *Ask) (*Permit, error) {
 		err = fanout.Fail(fanout.Deadline, "in the queue")
 	}
 	if p := r.leave(w); p != nil {
-		p.turnedAway(sharedAnswer{outcome: sharedEnded})
+		p.Unsent()
 	}
 	return nil, err
 }

@@ -100,6 +100,10 @@ func (p *Permit) Done(o Outcome) {
 	}
 }
 
+// Unsent gives the permit of an attempt back that was not sent after all, instead of Done: it took
+// no part of any rate, and says nothing.
+func (p *Permit) Unsent() { p.turnedAway(sharedAnswer{outcome: sharedEnded}) }
+
 // tell logs what changed. It is called outside the lock: writing a line may take a while.
 func (p *Permit) tell(before, after health, failure *fanout.Failure) {
 	if before == after {
@@ -233,6 +237,9 @@ func (p *Permit) turnedAway(answer sharedAnswer) {
 	r := p.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if p.done {
+		return
+	}
 	p.done = true
 	now := time.Now()
 	l, a := p.line, p.line.account

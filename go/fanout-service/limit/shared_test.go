@@ -183,6 +183,7 @@ func TestASlotInUseIsRenewed(t *testing.T) {
 	address := redistest.Start(t)
 	const lease = 600 * time.Millisecond
 	one, other := replica(t, address, fixed(1), lease, 10*time.Second, nil), replica(t, address, fixed(1), lease, 10*time.Second, nil)
+	admit(t, one, askFor("a")).Unsent() // gives its slot back as well
 	holder := admit(t, one, askFor("a"))
 	noWait := askFor("a")
 	noWait.NoWait = true
