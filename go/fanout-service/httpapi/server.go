@@ -3,7 +3,6 @@
 package httpapi
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,7 +84,8 @@ func (a *api) fanout(w http.ResponseWriter, r *http.Request) {
 	out := newFlow(w, a.options.Patience, func() { run.Stop(fanout.SlowReader) })
 	w.Header().Set("Cache-Control", "no-store")
 	if request.inOnePiece {
-		err = answerWhole(r.Context(), run, &request, out)
+		answer := newWhole(request.Calls, out, func() { run.Stop(fanout.ResponseTooLarge) })
+		err = run.Read(r.Context(), answer.take)
 	} else {
 		w.Header().Set("Content-Type", "application/x-ndjson")
 		err = run.Read(r.Context(), (&lines{out: out}).write)
@@ -94,16 +94,6 @@ func (a *api) fanout(w http.ResponseWriter, r *http.Request) {
 		// The stream has no end line, and closing the connection tells the reader so.
 		panic(http.ErrAbortHandler)
 	}
-}
-
-// answerWhole waits for every call and answers in one piece.
-func answerWhole(ctx context.Context, run *engine.Run, request *asked, out *flow) error {
-	answer := newWhole(request.Calls, func() { run.Stop(fanout.ResponseTooLarge) })
-	if err := run.Read(ctx, answer.take); err != nil {
-		return err
-	}
-	out.w.Header().Set("Content-Type", "application/json")
-	return out.write(answer.json())
 }
 
 func (a *api) read(w http.ResponseWriter, r *http.Request) (asked, error) {

@@ -104,7 +104,7 @@ func TestDeleteStopsOneCallOrTheFanOut(t *testing.T) {
 // slowly posts calls that say more than fits into the sockets, over a connection whose reader
 // decides when it reads. Its window is larger than a packet of loopback: a smaller one opens only
 // when the sender asks, every few seconds.
-func (s *service) slowly() *net.TCPConn {
+func (s *service) slowly(fields map[string]any) *net.TCPConn {
 	s.t.Helper()
 	conn, err := (&net.Dialer{}).DialContext(s.t.Context(), "tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *service) slowly() *net.TCPConn {
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.(*net.TCPConn).SetReadBuffer(256 << 10)
-	request := body(s.t, "r", 60_000, call("A", "ok?chunks=10000000&delay_ms=0"), call("B", "endless"), call("C", "endless"), call("D", "endless"))
+	request := bodyWith(s.t, fields, call("A", "ok?chunks=10000000&delay_ms=0"), call("B", "endless"), call("C", "endless"), call("D", "endless"))
 	_, err = fmt.Fprintf(conn, "POST /fanout HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(request), request)
 	if err != nil {
 		s.t.Fatal(err)
@@ -135,12 +135,16 @@ func (s *service) upstreamsEnd() {
 }
 
 func TestAReaderThatTakesNothingIsCutOff(t *testing.T) {
-	s := newService(t)
-	s.slowly()
-	s.upstreamsEnd()
-	s.wait("the end of the fan-out", func() bool { return s.engine.InFlight() == 0 })
-	if outcome := s.ends.last(); outcome != engine.OutcomeSlowReader {
-		t.Errorf("the fan-out ended as %q", outcome)
+	for _, streamed := range []bool{true, false} {
+		t.Run(fmt.Sprintf("stream %v", streamed), func(t *testing.T) {
+			s := newService(t)
+			s.slowly(map[string]any{"stream": streamed})
+			s.upstreamsEnd()
+			s.wait("the end of the fan-out", func() bool { return s.engine.InFlight() == 0 })
+			if outcome := s.ends.last(); outcome != engine.OutcomeSlowReader {
+				t.Errorf("the fan-out ended as %q", outcome)
+			}
+		})
 	}
 }
 
@@ -149,7 +153,7 @@ func TestAReaderThatWakesUpInTimeStillGetsTheEnd(t *testing.T) {
 		config.MaxAnswer = 64 << 20 // that nothing else ends a call
 		options.Patience = 3 * time.Second
 	})
-	conn := s.slowly()
+	conn := s.slowly(nil)
 	s.upstreamsEnd() // the first stage
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

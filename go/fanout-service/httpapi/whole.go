@@ -8,25 +8,27 @@ import (
 // until the last call has ended.
 const maxWhole = 64 << 20
 
-// whole gathers the answer of POST /fanout in one piece.
+// whole gathers the answer of POST /fanout in one piece, and writes it.
 type whole struct {
 	calls []wholeCall
 	at    map[string]int // where a call is in calls
 	bytes int
 	over  func() // called when the text gets too long; it ends the calls
-	end   []byte
+	out   *flow
+	lost  int // calls that finished, and whose text is not all here
 }
 
 // wholeCall is one call's part, in pieces of JSON.
 type wholeCall struct {
 	id             string
 	hasThoughts    bool // thoughts were asked for
+	cut            bool // a piece was left out, so that no more is taken: what is there is a beginning
 	text, thoughts []byte
 	events, result []byte
 }
 
-func newWhole(calls []fanout.Call, over func()) *whole {
-	w := &whole{calls: make([]wholeCall, len(calls)), at: make(map[string]int, len(calls)), over: over}
+func newWhole(calls []fanout.Call, out *flow, over func()) *whole {
+	w := &whole{calls: make([]wholeCall, len(calls)), at: make(map[string]int, len(calls)), over: over, out: out}
 	for i := range calls {
 		w.calls[i] = wholeCall{id: calls[i].ID, hasThoughts: calls[i].Thoughts}
 		w.at[calls[i].ID] = i
@@ -34,21 +36,35 @@ func newWhole(calls []fanout.Call, over func()) *whole {
 	return w
 }
 
-// take gathers a batch of events. Texts are copied, since they are valid for now only.
+// take gathers a batch of events. Texts are copied, since they are valid for now only. The answer
+// is written with the last batch: until its reader has it the fan-out is in flight, for a drain, for
+// its id and for whoever counts.
 func (w *whole) take(events []fanout.Event, end *fanout.End) error {
 	for i := range events {
-		w.add(&w.calls[w.at[events[i].Call]], &events[i])
+		c, e := &w.calls[w.at[events[i].Call]], &events[i]
+		if c.cut && e.Type == fanout.Finished {
+			e.Type, e.Failure = fanout.Failed, fanout.Fail(fanout.ResponseTooLarge, "")
+			w.lost++
+		}
+		w.add(c, e)
 	}
-	if end != nil {
-		w.end = appendEnd(nil, end)
+	if end == nil {
+		return nil
 	}
-	return nil
+	// The record of the fan-out is made of the same end.
+	end.Finished, end.Failed = end.Finished-w.lost, end.Failed+w.lost
+	w.out.w.Header().Set("Content-Type", "application/json")
+	return w.out.write(w.body(end)...)
 }
 
 func (w *whole) add(c *wholeCall, e *fanout.Event) {
 	switch e.Type {
 	case fanout.Chunk, fanout.Thought:
+		if c.cut {
+			return
+		}
 		if w.bytes+len(e.Text) > maxWhole {
+			c.cut = true
 			w.over()
 			return
 		}
@@ -62,7 +78,7 @@ func (w *whole) add(c *wholeCall, e *fanout.Event) {
 		c.result = appendEvent(nil, e)
 	case fanout.Started: // whatever came before it is void
 		w.bytes -= len(c.text) + len(c.thoughts)
-		c.text, c.thoughts = c.text[:0], c.thoughts[:0]
+		c.text, c.thoughts, c.cut = c.text[:0], c.thoughts[:0], false
 		c.addEvent(e)
 	case fanout.Queued, fanout.AttemptFailed:
 		c.addEvent(e)
@@ -76,29 +92,27 @@ func (c *wholeCall) addEvent(e *fanout.Event) {
 	c.events = appendEvent(c.events, e)
 }
 
-// json returns the body.
-func (w *whole) json() []byte {
-	b := append(make([]byte, 0, w.bytes+1024*len(w.calls)), `{"v":2,"calls":[`...)
+// body is the JSON of the answer in parts, so that no text is held twice.
+func (w *whole) body(end *fanout.End) (parts [][]byte) {
+	between := []byte(`{"v":2,"calls":[`)
 	for i := range w.calls {
 		c := &w.calls[i]
 		if i > 0 {
-			b = append(b, ',')
+			between = append(between, ',')
 		}
-		b = append(b, `{"call":"`...)
-		b = append(b, c.id...)
-		b = append(b, `","text":"`...)
-		b = append(b, c.text...)
+		between = append(between, `{"call":"`...)
+		between = append(between, c.id...)
+		between = append(between, `","text":"`...)
+		parts = append(parts, between, c.text)
 		if c.hasThoughts {
-			b = append(b, `","thoughts":"`...)
-			b = append(b, c.thoughts...)
+			parts = append(parts, []byte(`","thoughts":"`), c.thoughts)
 		}
-		b = append(b, `","events":[`...)
-		b = append(b, c.events...)
-		b = append(b, `],"result":`...)
-		b = append(b, c.result...)
-		b = append(b, '}')
+		between = append([]byte(`","events":[`), c.events...)
+		between = append(between, `],"result":`...)
+		between = append(between, c.result...)
+		between = append(between, '}')
 	}
-	b = append(b, `],`...)
-	b = append(b, w.end...)
-	return append(b, '}', '\n')
+	between = append(between, `],`...)
+	between = appendEnd(between, end)
+	return append(parts, append(between, '}', '\n'))
 }

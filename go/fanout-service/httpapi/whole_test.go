@@ -1,12 +1,17 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
+
+	"rex/fanout-service/engine"
+	"rex/fanout-service/httpapi"
 )
 
 type wholeAnswer struct {
@@ -74,6 +79,32 @@ func TestWholeAnswersComeInTheOrderOfTheRequestHoweverTheyEnd(t *testing.T) {
 	}
 	if answer.End.Finished != 2 || answer.End.Failed != 2 {
 		t.Errorf("%+v", answer.End)
+	}
+}
+
+func TestAWholeAnswerIsInFlightUntilItsReaderHasIt(t *testing.T) {
+	s := newService(t, func(_ *engine.Config, options *httpapi.Options) { options.Patience = time.Minute })
+	answer := bufio.NewReader(s.slowly(map[string]any{"stream": false}))
+	if _, err := answer.Peek(1); err != nil { // more follows than the sockets hold
+		t.Fatal(err)
+	}
+	if n := s.engine.InFlight(); n != 1 {
+		t.Errorf("%d fan-outs are in flight while an answer is written", n)
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- s.engine.Drain(t.Context()) }()
+	s.wait("the drain", s.engine.Draining)
+	response, err := http.ReadResponse(answer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	raw, err := io.ReadAll(response.Body)
+	if err != nil || !json.Valid(raw) || len(raw) < 8<<20 {
+		t.Errorf("the answer was cut at %d bytes: %v", len(raw), err)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
 	}
 }
 
