@@ -55,7 +55,7 @@ func (a *account) line(rule Rule, now time.Time) *line {
 		return l
 	}
 	l := &line{
-		account: a, model: rule.Model,
+		account: a, model: rule.Model, death: death{enough: forbiddenInARow},
 		bound: bound{max: rule.MaxConcurrent, adaptive: rule.adaptive()},
 		rates: rates{requests: perMinute(rule.RequestsPerMinute, now), tokens: perMinute(rule.TokensPerMinute, now)},
 		names: a.names.of(rule.Model),

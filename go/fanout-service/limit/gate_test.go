@@ -366,13 +366,47 @@ func TestARefusedKeyIsLeftAloneAndTriedAgain(t *testing.T) {
 
 func TestAForbiddenModelTakesTheKeyFromNobodyElse(t *testing.T) {
 	l := New(Config{}, nil, nil)
-	admit(t, l, askFor("a")).Done(Outcome{Failure: &fanout.Failure{Kind: fanout.Auth, Status: http.StatusForbidden}})
+	for range forbiddenInARow {
+		admit(t, l, askFor("a")).Done(forbidden())
+	}
 	if f := refused(t, l, askFor("a")); f.Kind != fanout.Auth {
 		t.Error(f)
 	}
 	other := askFor("b")
 	other.Target.Model = "other"
 	admit(t, l, other).Done(Outcome{})
+}
+
+func forbidden() Outcome {
+	return Outcome{Failure: &fanout.Failure{Kind: fanout.Auth, Status: http.StatusForbidden}}
+}
+
+func TestAForbiddenPromptTakesTheModelFromNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{}, nil, nil)
+		long := admit(t, l, askFor("long"))
+		for range 5 {
+			admit(t, l, askFor("a")).Done(forbidden())
+			admit(t, l, askFor("another")).Done(Outcome{})
+		}
+		admit(t, l, askFor("a")).Done(forbidden())
+		long.Alive() // an answer that begins says as much as one that is over
+		admit(t, l, askFor("a")).Done(forbidden())
+		admit(t, l, askFor("a")).Done(forbidden())
+		if f := refused(t, l, askFor("another")); f.Kind != fanout.Auth {
+			t.Error(f)
+		}
+		long.Done(Outcome{})
+		time.Sleep(deadFor)
+		admit(t, l, askFor("a")).Done(forbidden()) // it was tried again: now one suffices
+		if f := refused(t, l, askFor("another")); f.Kind != fanout.Auth {
+			t.Error(f)
+		}
+		time.Sleep(deadFor)
+		admit(t, l, askFor("another")).Done(Outcome{})
+		admit(t, l, askFor("a")).Done(forbidden())
+		admit(t, l, askFor("another")).Done(Outcome{})
+	})
 }
 
 func TestTheLeastLoadedKeyThatIsNotToldToWaitIsUsed(t *testing.T) {

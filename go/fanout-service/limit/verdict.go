@@ -7,8 +7,13 @@ import (
 	fanout "rex/fanout-service"
 )
 
-// deadFor is how long a key that was refused is not used; then one call tries it.
-const deadFor = 5 * time.Minute
+const (
+	// deadFor is how long a key that was refused is not used; then one call tries it.
+	deadFor = 5 * time.Minute
+	// forbiddenInARow is how many 403 for a model take the key from it. One is not believed: some
+	// providers refuse a single prompt like that, and one user's must not stop all others.
+	forbiddenInARow = 2
+)
 
 // says is what the end of an attempt says about a provider.
 type says uint8
@@ -54,9 +59,11 @@ func (o *Outcome) refused() (key, model bool) {
 // death is the state of a key the provider refused: it is left alone, then tried by one call at a
 // time.
 type death struct {
-	dead    bool
-	until   time.Time
-	probing bool
+	enough   int // refusals in a row that are believed; below 1: the first is
+	refusals int // in a row
+	dead     bool
+	until    time.Time
+	probing  bool
 }
 
 // over is the moment from which a call may use the key; not after now when it may now. ok is false
@@ -78,9 +85,14 @@ func (d *death) enter() bool {
 func (d *death) settle(probe, refused bool, said says, now time.Time) {
 	if probe {
 		d.probing = false
-		d.dead = d.dead && said != lives
 	}
-	if refused {
-		d.dead, d.until = true, now.Add(deadFor)
+	switch {
+	case refused:
+		if d.refusals++; probe || d.refusals >= d.enough {
+			d.dead, d.until = true, now.Add(deadFor)
+		}
+	case said == lives:
+		d.refusals = 0
+		d.dead = d.dead && !probe
 	}
 }
