@@ -50,18 +50,33 @@ func (a *attempt) observe() {
 }
 
 // admit waits until the attempt may be sent; waiting is called when that is not at once, and nil
-// means that it is then of no use.
+// means that it is then of no use. Where it was refused for a deadline that has moved meanwhile,
+// because a call joined that has more time, it asks again.
 func (a *attempt) admit(waiting func()) error {
-	permit, err := a.work.engine.limiter.Admit(a.ctx, limit.Ask{
+	ask := limit.Ask{
 		Target: a.Target, Keys: a.work.engine.targets[a.Target.Provider].Keys, Workspace: a.work.request.Workspace,
 		Deadline: a.work.deadline(), Tokens: a.work.tokens(), Waiting: waiting, NoWait: waiting == nil,
-	})
-	if err != nil {
-		return err
 	}
-	a.permit, a.sent = permit, true
-	a.timing.Admitted = a.work.since()
-	return nil
+	for {
+		permit, err := a.work.engine.limiter.Admit(a.ctx, ask)
+		if err == nil {
+			a.permit, a.sent = permit, true
+			a.timing.Admitted = a.work.since()
+			return nil
+		}
+		deadline := a.work.deadline()
+		if !tooLate(err) || !deadline.After(ask.Deadline) {
+			return err
+		}
+		ask.Deadline = deadline
+	}
+}
+
+// tooLate says whether an attempt was not admitted because of its deadline: that passed in the queue,
+// or the provider asked to be left alone for longer.
+func tooLate(err error) bool {
+	kind := failureOf(err).Kind
+	return kind == fanout.Deadline || kind == fanout.RateLimited
 }
 
 // stream sends the attempt and returns when it is over and its permit given back.

@@ -22,6 +22,7 @@ type attempts struct {
 	made      int           // attempts that were numbered
 	told      int           // the newest attempt that was told of
 	target    fanout.Target // asked last
+	queued    int           // the newest attempt that was told to wait
 	fallbacks []fanout.Target
 	tried     int // attempts at target that count
 	refused   int // keys of target's provider that were refused
@@ -130,7 +131,12 @@ func (w *attempts) try(ctx context.Context, reason fanout.Reason) *attempt {
 }
 
 func (w *attempts) waiting() {
+// waiting tells that the newest attempt has to wait, once.
 	w.listener.tell(&fanout.Event{Type: fanout.Queued, At: w.since()})
+	if w.queued == w.made {
+		return
+	}
+	w.queued = w.made
 }
 
 func (w *attempts) tellStarted(a *attempt) {

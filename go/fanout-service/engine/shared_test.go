@@ -12,6 +12,7 @@ import (
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/engine"
+	"rex/fanout-service/limit"
 )
 
 // letters is a provider that says so many letters, one each 10 ms, and counts who asked.
@@ -248,6 +249,52 @@ func TestTheEndOfTheCallThatLeadsIsNobodyElses(t *testing.T) {
 				if asked.Load() != 1 {
 					t.Errorf("asked %d times", asked.Load())
 				}
+			})
+		})
+	}
+}
+
+func TestWhoHasTimeIsNotKeptFromItsTurnByWhoHadLess(t *testing.T) {
+	cases := []struct {
+		name   string
+		before reply // what the provider says to the call before
+		after  time.Duration
+		turn   time.Duration // when the turn comes, after the follower
+	}{
+		{"in a queue", reply{text: "before"}, 5 * time.Second, 4500 * time.Millisecond},
+		{"that was asked to wait", reply{kind: fanout.Overloaded, wait: 10 * time.Second}, 800 * time.Millisecond, 10300 * time.Millisecond},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var asked atomic.Int64
+				e, w := build(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+					if asked.Add(1) > 1 {
+						return reply{text: "yes"}.give(sink)
+					}
+					time.Sleep(c.after)
+					return c.before.give(sink)
+				}, parts{cached: true, limits: limit.Config{Default: limit.Rule{MaxConcurrent: 1, Queue: 9}}})
+				var all sync.WaitGroup
+				all.Go(func() { read(t.Context(), t, e, request("before", 1)) })
+				synctest.Wait()
+				all.Go(func() {
+					r := cachedRequest("leader")
+					r.Deadline = time.Second
+					read(t.Context(), t, e, r)
+				})
+				time.Sleep(500 * time.Millisecond)
+				all.Go(func() {
+					r := cachedRequest("follower")
+					r.Deadline = 30 * time.Second
+					tr := read(t.Context(), t, e, r)
+					tr.expect(t, "c0", "queued", "started 0 cache p", "chunk", "finished 0 p")
+					if at := tr.last(t, "c0").At; at < c.turn || at > c.turn+time.Second {
+						t.Errorf("answered after %v, its turn came after %v", at, c.turn)
+					}
+				})
+				all.Wait()
+				w.settled(t, e)
 			})
 		})
 	}
