@@ -66,22 +66,50 @@ func TestAWishReachesThoseWhoWaitAlready(t *testing.T) {
 	})
 }
 
-func TestAnEmptyAllowanceShutsTheGateAndA503TheModelAlone(t *testing.T) {
+func TestAnEmptyAllowancePacesTheModelThatUsedItUpAndNoOther(t *testing.T) {
+	for name, of := range map[string]struct {
+		requests, tokens fanout.Bucket
+		wait             time.Duration
+	}{
+		"tokens":                    {fanout.Bucket{Limit: 10, Remaining: 4, Reset: time.Minute}, fanout.Bucket{Limit: 1000, Reset: 10 * time.Second}, 5 * time.Second},
+		"requests of a day":         {fanout.Bucket{Limit: 1000, Reset: 6 * time.Hour}, fanout.Bucket{}, 21600 * time.Millisecond},
+		"requests, nobody says how": {fanout.Bucket{Limit: fanout.Unknown, Reset: 7 * time.Second}, fanout.Bucket{}, 7 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := New(Config{}, nil, nil)
+				p := admit(t, l, askFor("a"))
+				p.Allowed(fanout.Allowance{Requests: of.requests, Tokens: of.tokens})
+				p.Done(Outcome{})
+				begun := time.Now()
+				ask := askFor("a")
+				ask.Tokens = 500
+				other := ask
+				other.Target.Model = "other"
+				admit(t, l, other).Done(Outcome{})
+				if time.Since(begun) > 0 {
+					t.Errorf("another model waited %v", time.Since(begun))
+				}
+				ask.Deadline = begun.Add(of.wait - time.Second)
+				if f := refused(t, l, ask); f.Kind != fanout.RateLimited {
+					t.Error(f)
+				}
+				ask.Deadline = time.Time{}
+				admit(t, l, ask).Done(Outcome{})
+				if took := time.Since(begun); took < of.wait || took > of.wait+10*time.Millisecond {
+					t.Errorf("sent after %v, want %v", took, of.wait)
+				}
+			})
+		})
+	}
+}
+
+func TestA503WithAMomentToComeBackAtShutsTheModelAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := New(Config{}, nil, nil)
 		p := admit(t, l, askFor("a"))
-		p.Allowed(fanout.Allowance{
-			Requests: fanout.Bucket{Limit: 10, Remaining: 4, Reset: time.Minute},
-			Tokens:   fanout.Bucket{Limit: 1000, Remaining: 0, Reset: 7 * time.Second},
-		})
-		p.Done(Outcome{})
-		begun := time.Now()
-		p = admit(t, l, askFor("a"))
-		if time.Since(begun) < 7*time.Second {
-			t.Errorf("sent after %v", time.Since(begun))
-		}
 		p.Done(Outcome{Failure: &fanout.Failure{Kind: fanout.Overloaded, Status: http.StatusServiceUnavailable, RetryAfter: 30 * time.Second}})
-		begun = time.Now()
+		begun := time.Now()
 		other := askFor("a")
 		other.Target.Model = "other"
 		admit(t, l, other).Done(Outcome{})

@@ -27,7 +27,9 @@ type Permit struct {
 // Key is the key to send with.
 func (p *Permit) Key() fanout.Key { return p.line.account.key }
 
-// Allowed takes what the headers of the response said about the key.
+// Allowed takes what the headers of the response said about the key. They set the pace of the model
+// alone: where providers count by model, one that has used up its day says nothing about the others.
+// An empty bucket is no wish to wait either; it fills again from now on.
 func (p *Permit) Allowed(allowance fanout.Allowance) {
 	r := p.room
 	r.mu.Lock()
@@ -36,16 +38,10 @@ func (p *Permit) Allowed(allowance fanout.Allowance) {
 		return
 	}
 	now := time.Now()
-	a := p.line.account
 	p.see()
 	p.line.learned.learn(allowance, now)
-	a.gate.heard(p.keyTrial, now)
+	p.line.account.gate.heard(p.keyTrial, now)
 	p.line.gate.heard(p.modelTrial, now)
-	for _, bucket := range []fanout.Bucket{allowance.Requests, allowance.Tokens} {
-		if bucket.Remaining == 0 && bucket.Reset > 0 {
-			r.shut(&a.gate, a.names, bucket.Reset, now)
-		}
-	}
 	r.pump(now)
 }
 
