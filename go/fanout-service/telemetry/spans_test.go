@@ -2,11 +2,14 @@ package telemetry_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -67,6 +70,14 @@ func attributes(pairs []*common.KeyValue) map[string]string {
 	return found
 }
 
+func (c *collector) byName() map[string][]*tracepb.Span {
+	named := map[string][]*tracepb.Span{}
+	for _, span := range c.spans {
+		named[span.GetName()] = append(named[span.GetName()], span)
+	}
+	return named
+}
+
 const outside = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func TestSpansOfAFanoutContinueTheTraceOfItsRequest(t *testing.T) {
@@ -77,59 +88,93 @@ func TestSpansOfAFanoutContinueTheTraceOfItsRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	spans := telemetry.NewSpans(exporter.Tracers())
-	passed := http.Header{}
 	handler := telemetry.TakeTrace(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		request := newRequest("gemini-x", 1)
-		observe(r.Context(), spans, request, refused(fanout.Overloaded, 529), answered())
-		ctx, over := spans.Attempt(r.Context(), request, &request.Calls[0], &attempt)
-		telemetry.PassTrace(ctx, passed)
-		record := refused(fanout.Internal, 0)
-		record.Outcome = engine.OutcomeReaderGone
-		over(&record)
+		observe(r.Context(), spans, newRequest("gemini-x", 1), answered())
+		observe(r.Context(), spans, newRequest("gemini-y", 1), refused(fanout.Overloaded, 529), answered())
+		left := refused(fanout.Internal, 0)
+		left.Outcome = engine.OutcomeReaderGone
+		observe(r.Context(), spans, newRequest("gemini-z", 1), left)
 	}))
 	r := httptest.NewRequest(http.MethodPost, "/fanout", nil)
 	r.Header.Set("Traceparent", outside)
-	r.Header.Set("Tracestate", "vendor=theirs")
 	handler.ServeHTTP(httptest.NewRecorder(), r)
 	if err := exporter.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 
-	byName := map[string][]*tracepb.Span{}
-	for _, span := range collector.spans {
-		byName[span.GetName()] = append(byName[span.GetName()], span)
-		if got := hex(span.GetTraceId()); got != "0af7651916cd43dd8448eb211c80319c" {
-			t.Errorf("%s is of trace %s", span.GetName(), got)
+	byName := collector.byName()
+	for name, all := range byName {
+		if got := hex(all[0].GetTraceId()); got != "0af7651916cd43dd8448eb211c80319c" {
+			t.Errorf("%s is of trace %s", name, got)
 		}
 	}
-	if len(collector.spans) != 5 || len(byName["fanout"]) != 1 || len(byName["call"]) != 1 || len(byName["chat gemini-x"]) != 3 {
+	single, several, left := byName["chat gemini-x"], byName["chat gemini-y"], byName["chat gemini-z"]
+	if len(collector.spans) != 8 || len(byName["fanout"]) != 3 || len(single) != 1 || len(several) != 3 || len(left) != 1 {
 		t.Fatalf("spans: %v", byName)
 	}
-	root, call, chats := byName["fanout"][0], byName["call"][0], byName["chat gemini-x"]
+	root := byName["fanout"][0]
 	if hex(root.GetParentSpanId()) != "b7ad6b7169203331" || root.GetKind() != tracepb.Span_SPAN_KIND_SERVER {
 		t.Error("the fan-out does not continue the request's trace")
 	}
-	if hex(call.GetParentSpanId()) != hex(root.GetSpanId()) || hex(chats[0].GetParentSpanId()) != hex(call.GetSpanId()) {
-		t.Error("a call is not within its fan-out, or an attempt not within its call")
+	if hex(single[0].GetParentSpanId()) != hex(root.GetSpanId()) {
+		t.Error("a call is not within its fan-out")
 	}
-	for i, want := range []map[string]string{
-		{"error.type": "overloaded", "http.response.status_code": "529", "rex.attempt.number": "1", "rex.attempt.reason": "first"},
-		{
-			"gen_ai.operation.name": "chat", "gen_ai.provider.name": "gcp.gemini", "gen_ai.request.model": "gemini-x",
-			"gen_ai.request.temperature": "0.2", "gen_ai.usage.input_tokens": "7", "gen_ai.usage.output_tokens": "12",
-			"rex.first_token_ms": "40", "rex.queue_ms": "5", "rex.key.id": "0a1b2c3d", "rex.outcome": "finished",
-		},
-		{"error.type": "reader_gone"},
+	call := several[slices.IndexFunc(several, func(s *tracepb.Span) bool { return attributes(s.GetAttributes())["rex.call.id"] != "" })]
+	attempts := slices.DeleteFunc(several, func(s *tracepb.Span) bool { return s == call })
+	slices.SortFunc(attempts, func(a, b *tracepb.Span) int { return cmp.Compare(a.GetStartTimeUnixNano(), b.GetStartTimeUnixNano()) })
+	for _, each := range attempts {
+		if hex(each.GetParentSpanId()) != hex(call.GetSpanId()) {
+			t.Error("an attempt is not within its call")
+		}
+		if each.GetStartTimeUnixNano() < call.GetStartTimeUnixNano() || each.GetEndTimeUnixNano() > call.GetEndTimeUnixNano() {
+			t.Error("an attempt is outside the time of its call")
+		}
+	}
+	if attempts[0].GetEndTimeUnixNano() > attempts[1].GetStartTimeUnixNano() {
+		t.Error("the first attempt has not the moments it had")
+	}
+	answer := map[string]string{
+		"gen_ai.operation.name": "chat", "gen_ai.provider.name": "gcp.gemini", "gen_ai.request.temperature": "0.2",
+		"gen_ai.usage.input_tokens": "7", "gen_ai.usage.output_tokens": "12", "error.type": "",
+		"rex.first_token_ms": "40", "rex.queue_ms": "5", "rex.key.id": "0a1b2c3d", "rex.outcome": "finished",
+	}
+	with := func(also map[string]string) map[string]string {
+		all := maps.Clone(answer)
+		maps.Copy(all, also)
+		return all
+	}
+	for _, want := range []struct {
+		what   string
+		span   *tracepb.Span
+		failed bool
+		attrs  map[string]string
+	}{
+		{"a call of one attempt", single[0], false, with(map[string]string{
+			"gen_ai.request.model": "gemini-x", "rex.call.id": "A", "rex.call.attempts": "1", "rex.cache": "bypass", "rex.attempt.number": "",
+		})},
+		{"a call of two", call, false, map[string]string{
+			"gen_ai.request.model": "gemini-y", "rex.call.id": "A", "rex.call.attempts": "2", "rex.outcome": "finished",
+			// What only an attempt has would be counted twice.
+			"gen_ai.operation.name": "", "gen_ai.usage.input_tokens": "", "rex.key.id": "", "error.type": "",
+		}},
+		{"its first attempt", attempts[0], true, map[string]string{
+			"error.type": "overloaded", "http.response.status_code": "529", "rex.attempt.number": "1", "rex.attempt.reason": "first",
+			"gen_ai.operation.name": "chat", "rex.outcome": "overloaded", "rex.call.id": "",
+		}},
+		{"its second", attempts[1], false, with(map[string]string{
+			"gen_ai.request.model": "gemini-y", "rex.attempt.number": "2", "rex.attempt.reason": "retry",
+		})},
+		{"a call whose reader left", left[0], false, map[string]string{"error.type": "reader_gone", "rex.outcome": "reader_gone"}},
 	} {
-		got := attributes(chats[i].GetAttributes())
-		for name, value := range want {
+		got := attributes(want.span.GetAttributes())
+		for name, value := range want.attrs {
 			if got[name] != value {
-				t.Errorf("attempt %d: %s is %q, want %q", i, name, got[name], value)
+				t.Errorf("%s: %s is %q, want %q", want.what, name, got[name], value)
 			}
 		}
-		failed := chats[i].GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR
-		if failed != (i == 0) || chats[i].GetKind() != tracepb.Span_SPAN_KIND_CLIENT {
-			t.Errorf("attempt %d: status %v, kind %v", i, chats[i].GetStatus(), chats[i].GetKind())
+		failed := want.span.GetStatus().GetCode() == tracepb.Status_STATUS_CODE_ERROR
+		if failed != want.failed || want.span.GetKind() != tracepb.Span_SPAN_KIND_CLIENT {
+			t.Errorf("%s: status %v, kind %v", want.what, want.span.GetStatus(), want.span.GetKind())
 		}
 	}
 	if got := attributes(root.GetAttributes()); got["rex.fanout.id"] != "run-1" || got["rex.workspace"] != "w" || got["rex.fanout.calls"] != "1" {
@@ -138,11 +183,75 @@ func TestSpansOfAFanoutContinueTheTraceOfItsRequest(t *testing.T) {
 	if r := collector.resource; r["service.name"] != "rex-fanout" || r["service.version"] != "1.2.3" || r["deployment.environment.name"] != "test" {
 		t.Errorf("resource: %v", r)
 	}
-	if want := "00-0af7651916cd43dd8448eb211c80319c-" + hex(chats[2].GetSpanId()) + "-01"; passed.Get("Traceparent") != want || passed.Get("Tracestate") != "" {
-		t.Errorf("passed on: %v, want %s alone", passed, want)
-	}
 	if bytes.Contains(collector.bodies.Bytes(), []byte(canary)) {
 		t.Error("spans tell content")
+	}
+}
+
+func TestAttemptsThatOverlapOrOutliveTheirCallHaveSpansOfTheirOwn(t *testing.T) {
+	collector := newCollector(t)
+	exporter, err := telemetry.NewExporter(t.Context(), "1", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spans := telemetry.NewSpans(exporter.Tracers())
+	passed := func(ctx context.Context) string {
+		header := http.Header{}
+		telemetry.PassTrace(ctx, header)
+		if len(header) != 1 {
+			t.Errorf("passed on: %v", header)
+		}
+		return header.Get("Traceparent")
+	}
+	handler := telemetry.TakeTrace(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		request, second := newRequest("gemini-x", 1), attempt
+		first := engine.Attempt{Number: 1, Reason: fanout.First, Target: request.Calls[0].Target}
+		record := answered()
+		finished := engine.CallRecord{Outcome: engine.OutcomeFinished, Target: first.Target, Attempts: 2, Cache: engine.CacheMiss}
+
+		call, over := spans.Call(r.Context(), request, &request.Calls[0])
+		one, oneOver := spans.Attempt(call, request, &request.Calls[0], &first)
+		two, twoOver := spans.Attempt(call, request, &request.Calls[0], &second)
+		first.Number = 9 // the engine may use it again
+		if passed(one) != passed(call) || passed(two) == passed(call) {
+			t.Error("the first attempt's traceparent is not the call's, or the second's is")
+		}
+		twoOver(&record)
+		oneOver(&record)
+		over(&finished)
+
+		call, over = spans.Call(r.Context(), request, &request.Calls[0])
+		_, oneOver = spans.Attempt(call, request, &request.Calls[0], &attempt)
+		over(&finished) // its reader left, others follow the attempt
+		oneOver(&record)
+		_, twoOver = spans.Attempt(call, request, &request.Calls[0], &second)
+		twoOver(&record)
+	}))
+	r := httptest.NewRequest(http.MethodPost, "/fanout", nil)
+	r.Header.Set("Traceparent", outside)
+	r.Header.Set("Tracestate", "vendor=theirs")
+	handler.ServeHTTP(httptest.NewRecorder(), r)
+	if err := exporter.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	within := map[string][]string{} // numbers of the attempts, by their call
+	calls := 0
+	for _, span := range collector.spans {
+		got := attributes(span.GetAttributes())
+		if got["rex.call.id"] != "" {
+			calls++
+			continue
+		}
+		within[hex(span.GetParentSpanId())] = append(within[hex(span.GetParentSpanId())], got["rex.attempt.number"])
+	}
+	if len(collector.spans) != 6 || calls != 2 || len(within) != 2 {
+		t.Fatalf("%d calls, attempts %v", calls, within)
+	}
+	for _, numbers := range within {
+		slices.Sort(numbers)
+		if want := []string{"1", "3"}; !slices.Equal(numbers, want) && !slices.Equal(numbers, []string{"3", "3"}) {
+			t.Errorf("attempts %v", numbers)
+		}
 	}
 }
 
