@@ -160,9 +160,10 @@ func (s *Shared) release(slot string, l *line) {
 	s.send(s.releaseOf(l, slot))
 }
 
-// shut tells the other processes that nothing may be sent for a while.
+// shut tells the other processes that nothing may be sent for a while. Redis keeps nothing for less
+// than a millisecond: it would answer with an error, and that counts as a failure of Redis.
 func (s *Shared) shut(gate string, wait time.Duration) {
-	s.send(&command{script: shutScript, keys: []string{gate}, args: []any{wait.Milliseconds()}})
+	s.send(&command{script: shutScript, keys: []string{gate}, args: []any{max(1, wait.Milliseconds())}})
 }
 
 // send puts a command on the line. It returns false when Redis is not there.

@@ -104,6 +104,17 @@ func TestAWishReachesTheOtherProcesses(t *testing.T) {
 	}
 }
 
+func TestAWishForAnInstantIsNoFaultOfRedis(t *testing.T) {
+	address := redistest.Start(t)
+	said := &log{}
+	l := replica(t, address, Config{}, time.Minute, 10*time.Second, slog.New(slog.NewTextHandler(said, nil)))
+	admit(t, l, askFor("a")).Done(wish(500 * time.Microsecond))
+	admit(t, l, askFor("a")).Done(Outcome{}) // behind the wish on the line
+	if said.count("does not answer") > 0 || !l.shared.Up() {
+		t.Error("Redis counts as down")
+	}
+}
+
 func TestASlotOfAnotherProcessIsWaitedFor(t *testing.T) {
 	address := redistest.Start(t)
 	config := fixed(1)
