@@ -35,12 +35,22 @@ _KNOWN: Final = (
     ("overloaded", ErrorKind.OVERLOADED),
     ("rate_limit", ErrorKind.RATE_LIMITED),
 )
-# Some servers name the context length in words alone.
-_CONTEXT_WORDS: Final = (
-    "maximum context length",
-    "context size",
-    "context window",
-    "prompt is too long",
+# How messages begin of servers that say these in words alone. A part from the middle would not do:
+# it may be repeated from the request.
+_BEGINNINGS: Final = (
+    ("this model's maximum context length", ErrorKind.CONTEXT_TOO_LONG),
+    ("this endpoint's maximum context length", ErrorKind.CONTEXT_TOO_LONG),
+    ("this model's maximum prompt length", ErrorKind.CONTEXT_TOO_LONG),
+    ("your input exceeds the context window", ErrorKind.CONTEXT_TOO_LONG),
+    ("the request exceeds the available context size", ErrorKind.CONTEXT_TOO_LONG),
+    ("prompt is too long", ErrorKind.CONTEXT_TOO_LONG),
+    ("prompt contains", ErrorKind.CONTEXT_TOO_LONG),  # … tokens, too large for Mistral's model
+    ("the decoder prompt", ErrorKind.CONTEXT_TOO_LONG),  # … is longer than vLLM's maximum length
+    ("litellm.contextwindowexceedederror", ErrorKind.CONTEXT_TOO_LONG),
+    ("input length and", ErrorKind.CONTEXT_TOO_LONG),  # … max_tokens exceed Anthropic's limit
+    ("the input token count", ErrorKind.CONTEXT_TOO_LONG),
+    ("output blocked by content filtering policy", ErrorKind.CONTENT_FILTER),
+    ("your credit balance is too low", ErrorKind.AUTH),
 )
 
 
@@ -69,13 +79,18 @@ class _Fault:
     words: str = ""
     status: int = 0
     message: str = ""
+    flagged: bool = False  # its metadata says what a moderation found in the prompt
 
     def refine(self, kind: ErrorKind) -> ErrorKind:
         for part, known in _KNOWN:
             if part in self.words:
                 return known
-        if kind is ErrorKind.INVALID_REQUEST and any(w in self.message for w in _CONTEXT_WORDS):
-            return ErrorKind.CONTEXT_TOO_LONG
+        if self.flagged and kind in (ErrorKind.AUTH, ErrorKind.INVALID_REQUEST):
+            return ErrorKind.CONTENT_FILTER  # OpenRouter, with status 403: the key is not at fault
+        if kind is ErrorKind.INVALID_REQUEST:
+            for beginning, known in _BEGINNINGS:
+                if self.message.startswith(beginning):
+                    return known
         return kind
 
 
@@ -148,7 +163,11 @@ def _read(error: object) -> _Fault:
     code_text = "" if code is None else str(code)
     words = [code_text, *(_text(error, name) for name in ("type", "status"))]
     status = int(code_text) if re.fullmatch(r"\d{1,3}", code_text) else 0
-    return _Fault(" ".join(words).lower(), status, _text(error, "message").lower())
+    metadata = error.get("metadata")
+    flagged = isinstance(metadata, dict) and not metadata.keys().isdisjoint(
+        ("reasons", "flagged_input")
+    )
+    return _Fault(" ".join(words).lower(), status, _text(error, "message").lower(), flagged)
 
 
 def _text(error: dict[str, Any], name: str) -> str:

@@ -8,14 +8,15 @@ import (
 	fanout "rex/fanout-service"
 )
 
-// fault is what an error object says in codes. The message is read for a few fixed phrases, and
-// never passed on: providers repeat keys and prompts in it.
+// fault is what an error object says in codes. The message is read for how it begins, and never
+// passed on: providers repeat keys and prompts in it.
 type fault struct {
 	words      string // code, type, status and the reasons of the details, lower case
 	status     int    // a code that is an HTTP status
 	message    string // lower case
 	retryAfter time.Duration
 	crowded    bool // it complains of calls at once, not of calls per minute
+	flagged    bool // its metadata says what a moderation found in the prompt
 }
 
 type phrase struct {
@@ -47,16 +48,23 @@ var codes = []phrase{
 // requestCodes speak of the request, where no status does.
 var requestCodes = []string{"invalid_request", "invalid_argument", "failed_precondition", "not_found", "request_too_large"}
 
-// messages sharpen an invalid request: some servers say these in words alone.
-var messages = []phrase{
-	{"maximum context length", fanout.ContextTooLong},
-	{"context size", fanout.ContextTooLong},
-	{"context window", fanout.ContextTooLong},
+// beginnings of messages sharpen an invalid request: some servers say these in words alone. A part
+// from the middle would not do: it may be repeated from the request, and whoever writes one could
+// have another's key taken for a refused one.
+var beginnings = []phrase{
+	{"this model's maximum context length", fanout.ContextTooLong},
+	{"this endpoint's maximum context length", fanout.ContextTooLong},
+	{"this model's maximum prompt length", fanout.ContextTooLong},
+	{"your input exceeds the context window", fanout.ContextTooLong},
+	{"the request exceeds the available context size", fanout.ContextTooLong},
 	{"prompt is too long", fanout.ContextTooLong},
-	{"exceed context limit", fanout.ContextTooLong},
-	{"input token count", fanout.ContextTooLong},
-	{"content filtering policy", fanout.ContentFilter},
-	{"credit balance is too low", fanout.Auth},
+	{"prompt contains", fanout.ContextTooLong},    // … tokens, too large for Mistral's model
+	{"the decoder prompt", fanout.ContextTooLong}, // … is longer than vLLM's maximum model length
+	{"litellm.contextwindowexceedederror", fanout.ContextTooLong},
+	{"input length and", fanout.ContextTooLong}, // … max_tokens exceed Anthropic's context limit
+	{"the input token count", fanout.ContextTooLong},
+	{"output blocked by content filtering policy", fanout.ContentFilter},
+	{"your credit balance is too low", fanout.Auth},
 }
 
 // refine sharpens the kind that the status gives.
@@ -66,9 +74,12 @@ func (f fault) refine(kind fanout.Kind) fanout.Kind {
 			return row.kind
 		}
 	}
+	if f.flagged && (kind == fanout.Auth || kind == fanout.InvalidRequest) {
+		return fanout.ContentFilter // OpenRouter, with status 403: nothing is wrong with the key
+	}
 	if kind == fanout.InvalidRequest {
-		for _, row := range messages {
-			if strings.Contains(f.message, row.part) {
+		for _, row := range beginnings {
+			if strings.HasPrefix(f.message, row.part) {
 				return row.kind
 			}
 		}
@@ -129,6 +140,11 @@ func faultOf(object []byte) fault {
 		Status  string          `json:"status"`
 		Message string          `json:"message"`
 		Details json.RawMessage `json:"details"`
+		// Of OpenRouter. Only that they are there is looked at.
+		Metadata struct {
+			Reasons json.RawMessage `json:"reasons"`
+			Flagged json.RawMessage `json:"flagged_input"`
+		} `json:"metadata"`
 	}
 	// Fields of another type than ours are left out; the rest is read all the same.
 	if _ = json.Unmarshal(object, &fields); fields.Code == nil && fields.Type == "" && fields.Status == "" && fields.Message == "" {
@@ -136,6 +152,7 @@ func faultOf(object []byte) fault {
 	}
 	code := strings.Trim(string(fields.Code), `"`)
 	f := fault{message: strings.ToLower(fields.Message)}
+	f.flagged = fields.Metadata.Reasons != nil || fields.Metadata.Flagged != nil
 	words := code + " " + fields.Type + " " + fields.Status
 	for _, detail := range googleDetails(fields.Details) {
 		words += " " + detail.Reason
