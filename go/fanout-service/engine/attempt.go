@@ -129,13 +129,9 @@ func failureOf(err error) *fanout.Failure {
 	return asFailure(err)
 }
 
-// giveBack returns the permit, with what the limits can learn from the attempt: nothing, where it
-// was ended by us.
+// giveBack returns the permit, with what came of the attempt: the limits know what that tells them.
 func (a *attempt) giveBack() {
 	outcome := limit.Outcome{Failure: a.failure}
-	if a.failure != nil && retry.Final(a.failure.Kind) {
-		outcome = limit.Outcome{Neutral: true}
-	}
 	if a.usage != nil {
 		outcome.Tokens = a.usage.InputTokens + a.usage.OutputTokens
 	}

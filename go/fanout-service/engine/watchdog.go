@@ -35,6 +35,12 @@ type watchdog struct {
 
 var phaseKinds = [resting]fanout.Kind{fanout.TimeoutConnect, fanout.TimeoutFirstToken, fanout.TimeoutStall}
 
+// fairLimits are what a provider must be given before its silence speaks against it: else a client
+// that is short of time would close it for all others.
+var fairLimits = [resting]time.Duration{
+	fanout.DefaultTimeouts.Connect, fanout.DefaultTimeouts.FirstToken, fanout.DefaultTimeouts.Stall,
+}
+
 func (w *watchdog) start(limits *fanout.Timeouts, stop context.CancelCauseFunc) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -78,7 +84,7 @@ func (w *watchdog) fire() {
 	now := time.Now()
 	left := w.total - now.Sub(w.began)
 	if left <= 0 {
-		w.bite(fanout.TimeoutTotal, "%d ms", w.total)
+		w.bite(fanout.Fail(fanout.TimeoutTotal, "%d ms", w.total.Milliseconds()))
 		return
 	}
 	if w.phase != resting {
@@ -89,7 +95,9 @@ func (w *watchdog) fire() {
 			if w.phase == streaming {
 				fact = "%d ms without data"
 			}
-			w.bite(phaseKinds[w.phase], fact, limit)
+			failure := fanout.Fail(phaseKinds[w.phase], fact, limit.Milliseconds())
+			failure.Blameless = limit < fairLimits[w.phase]
+			w.bite(failure)
 			return
 		}
 		left = min(left, limit-silent)
@@ -97,9 +105,9 @@ func (w *watchdog) fire() {
 	w.timer.Reset(left)
 }
 
-func (w *watchdog) bite(kind fanout.Kind, fact string, limit time.Duration) {
+func (w *watchdog) bite(failure *fanout.Failure) {
 	w.phase = over
-	w.stop(fanout.Fail(kind, fact, limit.Milliseconds()))
+	w.stop(failure)
 }
 
 func (w *watchdog) end() {

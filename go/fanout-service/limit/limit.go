@@ -39,8 +39,8 @@ type Ask struct {
 
 // Outcome is what came of an admitted attempt.
 type Outcome struct {
-	Failure *fanout.Failure // nil: answered
-	Neutral bool            // we ended it (cancel, deadline, hedge lost, slow reader): speaks for and against nobody
+	Failure *fanout.Failure // nil: answered; one of our own making, like a cancel or the deadline, speaks for and against nobody
+	Neutral bool            // it speaks for and against nobody, whatever the failure
 	Tokens  int64           // really used, 0 unknown
 }
 
