@@ -18,11 +18,12 @@ type attempts struct {
 	epoch    time.Time        // all moments count from it
 	deadline func() time.Time // may move while calls join and leave
 	listener listener
+	sent     func() // called when a request is on its way, from any goroutine; nil: nobody waits for that
 
 	made      int           // attempts that were numbered
 	told      int           // the newest attempt that was told of
-	target    fanout.Target // asked last
 	queued    int           // the newest attempt that was told to wait
+	target    fanout.Target // asked last
 	fallbacks []fanout.Target
 	tried     int // attempts at target that count
 	refused   int // keys of target's provider that were refused
@@ -130,13 +131,13 @@ func (w *attempts) try(ctx context.Context, reason fanout.Reason) *attempt {
 	return w.race(ctx, a)
 }
 
-func (w *attempts) waiting() {
 // waiting tells that the newest attempt has to wait, once.
-	w.listener.tell(&fanout.Event{Type: fanout.Queued, At: w.since()})
+func (w *attempts) waiting() {
 	if w.queued == w.made {
 		return
 	}
 	w.queued = w.made
+	w.listener.tell(&fanout.Event{Type: fanout.Queued, At: w.since()})
 }
 
 func (w *attempts) tellStarted(a *attempt) {

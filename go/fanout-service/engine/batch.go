@@ -24,6 +24,13 @@ func (r *Run) newWindow() *window {
 	return &window{run: r, timer: timer}
 }
 
+// first waits until the first batch is due: when the requests of all calls are on their way, or one
+// has something urgent. It brings the reader the headers of the answer too, so however long the window,
+// it waits no longer than the default one.
+func (w *window) first(ctx context.Context) error {
+	return w.rest(ctx, min(w.run.request.Coalesce, fanout.DefaultCoalesce))
+}
+
 // wait returns when a batch is due: with the first ready call in it, or empty for a heartbeat.
 func (w *window) wait(ctx context.Context, b *batch) error {
 	w.timer.Reset(w.run.engine.config.Heartbeat)
@@ -35,11 +42,15 @@ func (w *window) wait(ctx context.Context, b *batch) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	rest := w.run.request.Coalesce - time.Since(w.flushed)
-	if rest <= 0 {
+	return w.rest(ctx, w.run.request.Coalesce-time.Since(w.flushed))
+}
+
+// rest returns when the window is over, or something urgent is there.
+func (w *window) rest(ctx context.Context, left time.Duration) error {
+	if left <= 0 {
 		return nil
 	}
-	w.timer.Reset(rest)
+	w.timer.Reset(left)
 	select {
 	case <-w.timer.C:
 	case <-w.run.urgent:
@@ -55,11 +66,16 @@ type batch struct {
 	events []fanout.Event
 }
 
-// collect takes the pending events of every call that is ready now.
-func (b *batch) collect(ready <-chan *call) {
+// collect takes the pending events of every call that is ready now, and with them what is urgent:
+// left behind, it would cut the next window short.
+func (b *batch) collect(r *Run) {
+	select {
+	case <-r.urgent:
+	default:
+	}
 	for {
 		select {
-		case c := <-ready:
+		case c := <-r.ready:
 			b.dirty = append(b.dirty, c)
 			continue
 		default:

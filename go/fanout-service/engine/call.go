@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	fanout "rex/fanout-service"
@@ -31,6 +32,7 @@ type call struct {
 	ctx   context.Context
 	stop  context.CancelCauseFunc
 	freed chan struct{} // a pending batch was taken: there is room again
+	onWay atomic.Bool   // a request of it has been written
 
 	mu        sync.Mutex // guards what the reader takes; held for nanoseconds
 	pending   []fanout.Event
@@ -59,7 +61,7 @@ func (c *call) run() {
 		last = c.follow(ctx, &record)
 	} else {
 		work := newAttempts(c.owner.engine, &c.owner.request, c.spec, c.owner.received, c)
-		work.deadline = c.owner.deadline
+		work.deadline, work.sent = c.owner.deadline, c.sent
 		if use.Write {
 			defer work.keep(use.Key)()
 		}
@@ -98,10 +100,18 @@ func outcome(failure *fanout.Failure, ctx context.Context) string { //nolint:rev
 	return string(failure.Kind)
 }
 
-// tell implements listener.
+// tell implements listener. That an attempt waits or starts is not urgent: its request is, and to
+// wake the reader would be in its way.
 func (c *call) tell(event *fanout.Event) {
 	c.mu.Lock()
-	c.push(event, true)
+	c.push(event, event.Type != fanout.Queued && event.Type != fanout.Started)
+}
+
+// sent notes that a request of the call has been written.
+func (c *call) sent() {
+	if !c.onWay.Swap(true) {
+		c.owner.sent()
+	}
 }
 
 // offer implements listener: over the bound the call stops reading, so that TCP slows the provider.
@@ -154,11 +164,11 @@ func (c *call) push(event *fanout.Event, urgent bool) {
 	queued := c.queued
 	c.queued = true
 	c.mu.Unlock()
-	if urgent {
-		c.owner.hurry()
-	}
 	if !queued {
 		c.owner.ready <- c
+	}
+	if urgent { // behind ready: the reader forgets the urgency of what it takes
+		c.owner.hurry()
 	}
 }
 

@@ -191,33 +191,6 @@ func TestCancelStopsOneCallOrAll(t *testing.T) {
 	}
 }
 
-func TestTextOfAWindowLeavesTogetherAndTheFirstAtOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
-			sink.Connected()
-			time.Sleep(5 * time.Millisecond)
-			for range 100 {
-				if err := sink.Text([]byte("x"), 1); err != nil {
-					return fanout.Answer{}, err
-				}
-				time.Sleep(time.Millisecond)
-			}
-			return done, nil
-		}, engine.Config{})
-		tr := read(t.Context(), t, e, request("r", 1))
-		if tr.text("c0") != strings.Repeat("x", 100) {
-			t.Error("text is missing")
-		}
-		if first := tr.at[1]; first != 5*time.Millisecond {
-			t.Errorf("the first text left after %v", first)
-		}
-		// started, first text, and then at most one batch a window of 20 ms.
-		if n := len(tr.batches); n < 6 || n > 9 {
-			t.Errorf("%d batches: %v", n, tr.at)
-		}
-	})
-}
-
 func TestSilenceIsFilledWithHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {

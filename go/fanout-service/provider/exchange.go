@@ -17,6 +17,8 @@ import (
 const (
 	maxEvent     = 32 << 20 // of a stream, and of an answer in one piece
 	maxErrorBody = 64 << 10
+	// A refusal's status is known before its body, which is waited for no longer than this.
+	errorBodyTime = 2 * time.Second
 	// A finished body is read to its end, so that its connection can serve again, if that
 	// takes no longer and no more than this.
 	drainTime  = 100 * time.Millisecond
@@ -34,6 +36,13 @@ type Endpoint struct {
 	config Config
 	client *http.Client
 	wire   Wire
+}
+
+// Awaiter is a sink that waits for the request to be on its way.
+type Awaiter interface {
+	// Sent is called once the request has been written, or could not be: from any goroutine, and
+	// perhaps again, or after the stream's end. It must not block.
+	Sent()
 }
 
 // NewEndpoint returns a provider that speaks wire to config.BaseURL through client.
@@ -55,6 +64,11 @@ func (e *Endpoint) Stream(ctx context.Context, call *fanout.Call, key fanout.Key
 			if !connected { // again when a kept connection was closed before it was written to
 				connected = true
 				sink.Connected()
+			}
+		},
+		WroteRequest: func(httptrace.WroteRequestInfo) {
+			if awaiter, ok := sink.(Awaiter); ok {
+				awaiter.Sent()
 			}
 		},
 	})
@@ -122,7 +136,7 @@ func (e *Endpoint) read(ctx context.Context, response *http.Response, f *fold, w
 		f.sink.Allowed(allowance)
 	}
 	var err error
-	if failure := refusal(response, whole); failure != nil {
+	if failure := refusal(response, whole, f.abandon); failure != nil {
 		err = failure
 	} else if whole {
 		err = f.whole(response, e.wire, e.config.Memory)
@@ -132,14 +146,21 @@ func (e *Endpoint) read(ctx context.Context, response *http.Response, f *fold, w
 		events.Close()
 	}
 	// A finished answer stays one however the context ends behind it: what stalls then is only
-	// the usage.
+	// the usage. What the provider counted until a failure is told beside it.
 	if err != nil && ctx.Err() != nil {
-		return fanout.Answer{}, context.Cause(ctx)
+		err = weightier(err, context.Cause(ctx))
 	}
-	if err != nil {
-		return fanout.Answer{}, err
+	return f.answer(), err
+}
+
+// weightier is the reason of an attempt whose context ended: that one's cause, but not where the
+// cause is that the provider was slow while its refusal says more.
+func weightier(err, cause error) error {
+	var said, ended *fanout.Failure
+	if errors.As(err, &said) && said.Status != 0 && errors.As(cause, &ended) && ended.Kind.ProviderFault() {
+		return said
 	}
-	return f.answer(), nil
+	return cause
 }
 
 func drain(body io.ReadCloser, cancel context.CancelFunc) {
