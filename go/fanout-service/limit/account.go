@@ -77,9 +77,13 @@ type scope struct {
 
 func (l *line) allRates() [3]*rates { return [3]*rates{&l.account.rates, &l.rates, &l.learned} }
 
-// idle says that nothing would be lost with the line but counts.
+// idle says that the line may be forgotten: nothing of its own keeps a call back now, and what would
+// be lost are counts. One with rates of an operator's rule stays, since they would come back full.
 func (l *line) idle(now time.Time) bool {
-	return l.bound.inUse == 0 && l.breaker.state == closed && l.gate.wish(now).IsZero() && !l.death.dead
+	revived, known := l.death.over()
+	return l.bound.inUse == 0 && l.breaker.rest(now) == 0 && known && !revived.After(now) &&
+		l.gate.wish(now).IsZero() && !l.learned.holds(1, now).After(now) &&
+		!l.rates.requests.known && !l.rates.tokens.known
 }
 
 // standing is whether a line can take a call now and, if not, why.

@@ -22,6 +22,7 @@ type room struct {
 	accounts map[string]*account // by key ID
 	lanes    map[string][]*lane  // by model; of several only when asks name different keys
 	known    int                 // lanes
+	keep     time.Time           // nothing is forgotten before
 	queue    waitingRoom
 	pumps    uint64
 	timer    *time.Timer // pumps when a moment comes that waiters wait for
@@ -41,7 +42,7 @@ func (r *room) lane(model string, keys []fanout.Key, now time.Time) *lane {
 			return l
 		}
 	}
-	if r.known >= maxLanes {
+	if r.known >= maxLanes && !now.Before(r.keep) {
 		r.forget(now)
 	}
 	rule := r.limiter.config.forModel(r.rule.Provider, model)
@@ -59,6 +60,8 @@ func (r *room) lane(model string, keys []fanout.Key, now time.Time) *lane {
 	return l
 }
 
+// forget forgets the models that are idle. Where most are not it rests for a while: to look at them
+// all for every new name would hold everybody up who waits for the lock.
 func (r *room) forget(now time.Time) {
 	for model, lanes := range r.lanes {
 		idle := true
@@ -73,6 +76,9 @@ func (r *room) forget(now time.Time) {
 		for _, a := range r.accounts {
 			delete(a.lines, model)
 		}
+	}
+	if r.known > maxLanes/2 {
+		r.keep = now.Add(time.Second)
 	}
 }
 

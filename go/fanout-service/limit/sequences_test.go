@@ -180,3 +180,48 @@ func TestModelsNobodyUsesAreForgotten(t *testing.T) {
 		held.Done(Outcome{})
 	})
 }
+
+func TestModelsThatFailedAreForgottenWhenTheyMayBeAskedAgain(t *testing.T) {
+	const failures = 3 * maxLanes
+	synctest.Test(t, func(t *testing.T) {
+		l := New(Config{Rules: []Rule{{Provider: "p", Model: "m", RequestsPerMinute: 1}}}, nil, nil)
+		of := func(model string) Ask {
+			ask := askFor("a")
+			ask.Target.Model = model
+			return ask
+		}
+		for i := range failures {
+			failing, times := forbidden(), forbiddenInARow
+			switch i % 3 {
+			case 1:
+				failing, times = failed(fanout.ServerError), faultsInARow
+			case 2:
+				failing, times = Outcome{Failure: &fanout.Failure{Kind: fanout.Overloaded, RetryAfter: time.Hour}}, 1
+			}
+			for range times {
+				admit(t, l, of(fmt.Sprint("failing ", i))).Done(failing)
+			}
+		}
+		admit(t, l, askFor("a")).Done(Outcome{}) // its rate is used up
+		if n := len(l.Targets()); n != failures+1 {
+			t.Errorf("%d of %d models are remembered while they fail", n, failures+1)
+		}
+		time.Sleep(30 * time.Second)
+		admit(t, l, of("another")).Done(Outcome{})
+		if n, want := len(l.Targets()), failures/3*2+2; n != want {
+			t.Errorf("%d models are remembered behind their breakers' rest, want %d", n, want)
+		}
+		at := askFor("a")
+		at.Deadline = time.Now().Add(time.Second)
+		if f := refused(t, l, at); f.Kind != fanout.RateLimited {
+			t.Error(f) // the rate of a rule comes back by and by, however many models there are
+		}
+		time.Sleep(deadFor)
+		admit(t, l, of("and another")).Done(Outcome{})
+		time.Sleep(time.Hour)
+		admit(t, l, of("the last")).Done(Outcome{})
+		if n := len(l.Targets()); n != 2 {
+			t.Errorf("%d models are remembered in the end, want those of a rule and the last", n)
+		}
+	})
+}
