@@ -57,8 +57,14 @@ func newClient(guard *Guard, authorities *x509.CertPool) *http.Client {
 			MaxIdleConns:        2048,
 			MaxIdleConnsPerHost: 512,
 			IdleConnTimeout:     60 * time.Second,
-			// Go's default window is 4 MiB a stream: a slow reader of ours must slow the provider.
-			HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10},
+			HTTP2: &http.HTTP2Config{
+				// Go's default window is 4 MiB a stream: a slow reader of ours must slow the provider.
+				MaxReceiveBufferPerStream: 64 << 10,
+				// One connection carries all calls to a host. When the network forgets it without a
+				// word, only a ping that stays unanswered tells; else every call would go on joining it.
+				SendPingTimeout: 15 * time.Second,
+				PingTimeout:     5 * time.Second,
+			},
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

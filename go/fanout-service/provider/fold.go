@@ -161,7 +161,9 @@ func (f *fold) end(err error, stray []byte) error {
 	case f.finish == Broken:
 		return fanout.Fail(fanout.ServerError, "it ended the answer with an error")
 	case f.finish != Unfinished && !f.said:
-		return fanout.Fail(fanout.BadUpstreamResponse, "an empty answer")
+		failure := fanout.Fail(fanout.BadUpstreamResponse, "an empty answer")
+		failure.Blameless = f.finish == CutByLength // what was asked for left no room for text
+		return failure
 	case f.finish != Unfinished:
 		return nil
 	case err == nil:
@@ -183,7 +185,7 @@ func (f *fold) end(err error, stray []byte) error {
 // errCrowdedMemory ends an answer that is no larger than may be, but one of too many such.
 var errCrowdedMemory = fanout.Fail(fanout.ResponseTooLarge, "too many answers of this size at once")
 
-// answer is what the events came to; end has found no fault with it.
+// answer is what the events came to. Beside a failure only its counts mean something.
 func (f *fold) answer() fanout.Answer {
 	reason := fanout.FinishStop
 	switch f.finish {

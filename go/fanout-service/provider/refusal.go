@@ -10,15 +10,18 @@ import (
 	fanout "rex/fanout-service"
 )
 
-// refusal says why a response holds no answer of the form asked for, nil when it may.
-func refusal(response *http.Response, whole bool) *fanout.Failure {
+// refusal says why a response holds no answer of the form asked for, nil when it may. abandon ends
+// the exchange, when the body of the refusal stalls.
+func refusal(response *http.Response, whole bool, abandon func()) *fanout.Failure {
 	encoding := response.Header.Get("Content-Encoding")
 	compressed := encoding != "" && encoding != "identity"
 	if response.StatusCode == http.StatusOK && !compressed && isForm(response.Header.Get("Content-Type"), whole) {
 		return nil
 	}
 	// Read for its codes only; when it cannot be read, the status has to do.
+	timer := time.AfterFunc(errorBodyTime, abandon)
 	body, _ := io.ReadAll(io.LimitReader(response.Body, maxErrorBody))
+	timer.Stop()
 	object, isError := errorObject(body)
 	switch {
 	case response.StatusCode >= 400:
