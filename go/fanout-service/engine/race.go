@@ -17,6 +17,7 @@ type race struct {
 	idle  chan struct{} // closed when the second is over, or was not made after all
 
 	mu      sync.Mutex
+	coming  *attempt // the second, from when it asks whether it may be sent
 	second  *attempt // nil until it is sent
 	speaker *attempt
 	ended   *attempt // the first of the two that is over
@@ -53,13 +54,12 @@ func (r *race) hedge() {
 	}
 	second := w.newAttempt(r.ctx, at, fanout.Hedged)
 	second.race = r
-	if r.isClosed() || second.admit(nil) != nil {
+	if !r.announce(second) || second.admit(nil) != nil {
 		second.stop(nil)
 		return
 	}
 	if !r.enter(second) {
-		second.failure = errOutspoken // so that it counts for nothing
-		second.giveBack()
+		second.permit.Unsent()
 		second.stop(nil)
 		return
 	}
@@ -67,10 +67,16 @@ func (r *race) hedge() {
 	r.over(second)
 }
 
-func (r *race) isClosed() bool {
+// announce lets the second attempt ask, unless the first has spoken or is over; if that happens
+// while it asks, it is stopped, so that nothing waits for the answer.
+func (r *race) announce(second *attempt) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.closed
+	if r.closed {
+		return false
+	}
+	r.coming = second
+	return true
 }
 
 // enter numbers the second attempt and tells of it, unless the first has spoken or is over: behind
@@ -97,8 +103,8 @@ func (r *race) claim(a *attempt) bool {
 		r.speaker, r.closed = a, true
 		if a != r.first {
 			r.first.stop(errOutspoken)
-		} else if r.second != nil {
-			r.second.stop(errOutspoken)
+		} else if r.coming != nil {
+			r.coming.stop(errOutspoken)
 		}
 	}
 	return r.speaker == a
@@ -111,6 +117,9 @@ func (r *race) over(a *attempt) bool {
 	defer r.mu.Unlock()
 	r.closed = true
 	if r.second == nil {
+		if r.coming != nil {
+			r.coming.stop(errOutspoken)
+		}
 		return true
 	}
 	other := r.first

@@ -9,8 +9,11 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	fanout "rex/fanout-service"
 	"rex/fanout-service/engine"
+	"rex/fanout-service/internal/redistest"
 	"rex/fanout-service/limit"
 	"rex/fanout-service/retry"
 )
@@ -191,6 +194,66 @@ func TestAHedgeThatWouldHaveToWaitOrIsOverBudgetIsNotMade(t *testing.T) {
 
 // Two attempts that speak in the same instant, many times over, with real time and the race
 // detector: whoever wins, the answer is whole and of one of them.
+func TestAHedgeThatWasNotSentCostsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, w := build(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			time.Sleep(2 * time.Second)
+			return reply{text: "yes"}.give(sink)
+		}, parts{
+			config: engine.Config{Retry: retry.Config{BudgetFloor: -1}}, // the budget has no room for it
+			limits: limit.Config{Default: limit.Rule{RequestsPerMinute: 2}},
+		})
+		r := request("hedged", 1)
+		r.Calls[0].Hedge = &fanout.Hedge{After: time.Second}
+		read(t.Context(), t, e, r).expect(t, "c0", "started 1 first p", "chunk", "finished 1 p")
+		read(t.Context(), t, e, request("next", 1)).expect(t, "c0", "started 1 first p", "chunk", "finished 1 p")
+		w.settled(t, e)
+	})
+}
+
+func TestAnAnswerDoesNotWaitForAHedgeThatAsksForItsTurn(t *testing.T) {
+	for name, text := range map[string]string{"it speaks": "yes", "it is over": ""} {
+		t.Run(name, func(t *testing.T) {
+			// On a machine that stands still Redis may be found to be gone for another reason.
+			for range 5 {
+				if asksInVain(t, text) {
+					return
+				}
+			}
+			t.Error("the answer waited until the hedge had found out that Redis is gone")
+		})
+	}
+}
+
+// asksInVain lets a call answer while its hedge waits for a Redis that has stopped to answer. It
+// returns whether the call was over before that was noticed.
+func asksInVain(t *testing.T, text string) bool {
+	t.Helper()
+	server := redistest.New(t)
+	client := redis.NewClient(&redis.Options{Addr: server.Addr, ReadTimeout: time.Minute, MaxRetries: -1})
+	defer func() { _ = client.Close() }()
+	shared := limit.NewShared(client, "t", nil)
+	e, w := build(func(context.Context, *fanout.Call, fanout.Key, fanout.Sink) (fanout.Answer, error) {
+		return done, nil
+	}, parts{limits: limit.Config{Default: limit.Rule{MaxConcurrent: 9}}, shared: shared, more: map[string]script{
+		"q": func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			server.Pause()
+			time.Sleep(20 * time.Millisecond)
+			return reply{text: text}.give(sink)
+		},
+	}})
+	r := request("r", 1)
+	r.Calls[0].Provider = "q"
+	r.Calls[0].Hedge = &fanout.Hedge{After: 10 * time.Millisecond, Target: fanout.Target{Provider: "p", Model: "m"}}
+	if tr := read(t.Context(), t, e, r); tr.kind(t, "c0") != "" || tr.text("c0") != text {
+		t.Errorf("%q", tr.told("c0"))
+	}
+	inTime := shared.Up()
+	server.Resume()
+	w.settled(t, e)
+	return inTime
+}
+
 func TestTextsOfARaceNeverMix(t *testing.T) {
 	var number atomic.Int64
 	e, w := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {

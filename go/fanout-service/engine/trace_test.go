@@ -40,6 +40,7 @@ func hang(ctx context.Context) (fanout.Answer, error) {
 type parts struct {
 	config engine.Config
 	limits limit.Config
+	shared *limit.Shared // with other processes
 	cached bool
 	quiet  bool // nobody observes
 	keys   []fanout.Key
@@ -74,7 +75,7 @@ func build(s script, p parts) (*engine.Engine, *watched) {
 	for name, other := range p.more {
 		upstreams[name] = engine.Upstream{Provider: other, Keys: []fanout.Key{fanout.NewKey("")}}
 	}
-	w.limiter = limit.New(p.limits, nil, log)
+	w.limiter = limit.New(p.limits, p.shared, log)
 	made := engine.Parts{Upstreams: upstreams, Limiter: w.limiter, Observer: w, Log: log}
 	if p.quiet {
 		made.Observer = nil
