@@ -107,16 +107,14 @@ func (m *Metrics) Call(ctx context.Context, request *fanout.Request, _ *fanout.C
 		m.cache.add(index(caches, string(record.Cache)), 1)
 		series := m.workspace(request.Workspace)
 		series.calls.add(class(record.Outcome), 1)
-		// What a cache gave out again cost no tokens.
-		if record.Usage != nil && record.Cache != engine.CacheHit && record.Cache != engine.CacheShared {
-			series.tokens.add(0, record.Usage.InputTokens)
-			series.tokens.add(1, record.Usage.OutputTokens)
+		if series == m.others {
+			m.families.folded.Inc()
 		}
 	}
 }
 
 // Attempt implements engine.Observer.
-func (m *Metrics) Attempt(ctx context.Context, _ *fanout.Request, _ *fanout.Call, attempt *engine.Attempt) (context.Context, func(*engine.AttemptRecord)) {
+func (m *Metrics) Attempt(ctx context.Context, request *fanout.Request, _ *fanout.Call, attempt *engine.Attempt) (context.Context, func(*engine.AttemptRecord)) {
 	target, provider := m.target(attempt.Target)
 	why := attempt.Reason
 	return ctx, func(record *engine.AttemptRecord) {
@@ -136,6 +134,10 @@ func (m *Metrics) Attempt(ctx context.Context, _ *fanout.Request, _ *fanout.Call
 			target.tokens.add(1, usage.OutputTokens)
 			target.tokens.add(2, usage.CachedTokens)
 			target.tokens.add(3, usage.ReasoningTokens)
+			// Those of every attempt: what broke off and what lost a race was paid for too.
+			series := m.workspace(request.Workspace)
+			series.tokens.add(0, usage.InputTokens)
+			series.tokens.add(1, usage.OutputTokens)
 		}
 		if record.Failure != nil && record.Wait != fanout.Never {
 			provider.retries.add(came, 1)
@@ -195,7 +197,7 @@ func (m *Metrics) provider(name string) *providerSeries {
 	return known.(*providerSeries)
 }
 
-// workspace finds where a workspace is counted, and counts when that is not apart.
+// workspace finds where a workspace is counted: with the others when it has no label of its own.
 func (m *Metrics) workspace(name string) *workspaceSeries {
 	if name == "" {
 		name = nobody
@@ -219,6 +221,5 @@ func (m *Metrics) workspace(name string) *workspaceSeries {
 		}
 		m.full.Store(true)
 	}
-	m.families.folded.Inc()
 	return m.others
 }

@@ -91,6 +91,31 @@ func TestAnAttemptIsCountedWithItsTimesAndTokens(t *testing.T) {
 	}
 }
 
+func TestAWorkspacePaysForEveryAttemptAndForNoCachedAnswer(t *testing.T) {
+	m := telemetry.NewMetrics([]string{"acme"})
+	brokenOff := refused(fanout.TimeoutStall, 0)
+	brokenOff.Usage = &fanout.Usage{InputTokens: 100, OutputTokens: 30}
+	r := newRequest("m", 1)
+	for _, r.Workspace = range []string{"acme", "beta"} { // one with a label of its own, one without
+		observe(t.Context(), m, r, brokenOff, refused(fanout.Overloaded, 529), answered())
+		for _, from := range []engine.CacheResult{engine.CacheHit, engine.CacheShared} {
+			_, ended := m.Call(t.Context(), r, &r.Calls[0])
+			ended(&engine.CallRecord{Outcome: engine.OutcomeFinished, Cache: from, Target: r.Calls[0].Target, Usage: answered().Usage})
+		}
+	}
+	got := scrape(t, m)
+	for _, shown := range []string{"acme", "other"} {
+		for direction, want := range map[string]float64{"input": 107, "output": 42} {
+			if n := got[`rex_fanout_workspace_tokens_total{direction="`+direction+`",workspace="`+shown+`"}`]; n != want {
+				t.Errorf("%s: %v %s tokens, want %v", shown, n, direction, want)
+			}
+		}
+	}
+	if n := got["rex_fanout_workspace_folded_total"]; n != 3 {
+		t.Errorf("%v calls were folded, want 3", n)
+	}
+}
+
 // kinds are those of the contract.
 func kinds(t *testing.T) []string {
 	t.Helper()

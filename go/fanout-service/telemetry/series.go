@@ -54,7 +54,7 @@ func newFamilies(registry prometheus.Registerer) families {
 		}),
 		cache:           counter("rex_fanout_cache_total", "Calls, by what the cache did for them.", "result"),
 		workspaceCalls:  counter("rex_fanout_workspace_calls_total", "Calls of a workspace.", "workspace", "outcome_class"),
-		workspaceTokens: counter("rex_fanout_workspace_tokens_total", "Tokens of a workspace's calls, without cached answers.", "workspace", "direction"),
+		workspaceTokens: counter("rex_fanout_workspace_tokens_total", "Tokens of all attempts for a workspace; cached answers cost none.", "workspace", "direction"),
 		folded: register.NewCounter(prometheus.CounterOpts{
 			Name: "rex_fanout_workspace_folded_total",
 			Help: `Calls counted under the workspace "other": there are more than have labels.`,
