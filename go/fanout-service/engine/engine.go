@@ -22,6 +22,7 @@ var (
 	ErrDuplicate = errors.New("a fan-out with this id is in flight")
 	ErrDraining  = errors.New("the service is shutting down")
 	ErrBusy      = errors.New("too many calls, or too much text, are in flight")
+	ErrTooWide   = errors.New("the fan-out has more calls than may be in flight") // also while nothing else is
 )
 
 // ErrReaderGone is why calls end whose reader has left.
@@ -183,6 +184,9 @@ func (e *Engine) reserve(request *fanout.Request) error {
 		return ErrDuplicate
 	}
 	calls := int64(len(request.Calls))
+	if most := int64(e.config.MaxConnections); most > 0 && calls+1 > most {
+		return ErrTooWide
+	}
 	connections := e.open.Load() + calls + int64(len(e.running)) + 1
 	if most := int64(e.config.MaxConnections); most > 0 && connections > most || e.held() > e.config.MaxBytes {
 		return ErrBusy

@@ -68,6 +68,9 @@ func TestTooMuchInFlightIsRefused(t *testing.T) {
 		if _, err := e.Start(t.Context(), request("b", 2), time.Now()); !errors.Is(err, engine.ErrBusy) {
 			t.Errorf("a sixth connection: %v", err)
 		}
+		if _, err := e.Start(t.Context(), request("b", 5), time.Now()); !errors.Is(err, engine.ErrTooWide) {
+			t.Errorf("more calls than ever fit: %v", err)
+		}
 		synctest.Wait()
 		if stats := e.Stats(); stats.Calls != 2 || stats.Bytes != 20 || stats.Fanouts != 1 {
 			t.Errorf("%+v", stats)

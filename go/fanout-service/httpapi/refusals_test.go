@@ -205,6 +205,12 @@ func TestMoreThanTheServiceTakesIsRefusedForNow(t *testing.T) {
 		t.Error("no Retry-After")
 	}
 	s.isRefusal(second, 503, "")
+	tooWide := s.post(t.Context(), body(t, "third", 60_000, call("A", "ok"), call("B", "ok"), call("C", "ok")))
+	defer func() { _ = tooWide.Body.Close() }()
+	if tooWide.Header.Get("Retry-After") != "" {
+		t.Error("what will never fit is asked to come again")
+	}
+	s.isRefusal(tooWide, 413, "calls")
 	leave()
 	s.wait("room", func() bool { return s.engine.Stats().Calls == 0 })
 	if got := s.run(body(t, "second", 60_000, call("A", "ok")))["A"]; got.text != twelve {

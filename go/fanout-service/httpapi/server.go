@@ -213,6 +213,8 @@ func refuse(w http.ResponseWriter, err error) {
 	case errors.Is(err, engine.ErrDraining):
 		answer = &refusal{http.StatusServiceUnavailable, "overloaded", "The service is shutting down.", ""}
 		w.Header().Set("Retry-After", retryAfter)
+	case errors.Is(err, engine.ErrTooWide): // to come again would be of no use
+		answer = &refusal{http.StatusRequestEntityTooLarge, "invalid_request", "More calls than this service can have in flight.", "calls"}
 	case errors.Is(err, engine.ErrBusy):
 		answer = &refusal{http.StatusServiceUnavailable, "overloaded", "Too much is in flight.", ""}
 		w.Header().Set("Retry-After", retryAfter)
