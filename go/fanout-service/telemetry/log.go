@@ -85,7 +85,7 @@ func (l *lines) Attempt(ctx context.Context, request *fanout.Request, call *fano
 }
 
 func severity(failure *fanout.Failure) slog.Level {
-	if failure != nil && failure.Kind.ProviderFault() {
+	if failure != nil && failure.ProviderFault() {
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,6 +74,23 @@ func TestEveryAttemptCallAndFanoutIsALineWithoutContent(t *testing.T) {
 		if len(line) > 0 {
 			t.Errorf("line %d tells more: %v", i, line)
 		}
+	}
+}
+
+func TestOnlyWhatTheProviderIsAtFaultForIsAWarning(t *testing.T) {
+	asked := refused(fanout.TimeoutFirstToken, 0)
+	asked.Failure.Blameless = true // the client gave it little time
+	lines := logged(t, func(log *slog.Logger) {
+		o := telemetry.NewLog(log)
+		observe(t.Context(), o, newRequest("m", 1), refused(fanout.TimeoutFirstToken, 0))
+		observe(t.Context(), o, newRequest("m", 1), asked)
+	})
+	var levels []any
+	for _, line := range lines {
+		levels = append(levels, line["level"])
+	}
+	if want := []any{"WARN", "WARN", "INFO", "INFO", "INFO", "INFO"}; !slices.Equal(levels, want) {
+		t.Errorf("%v, want %v", levels, want)
 	}
 }
 
