@@ -21,7 +21,7 @@ type Rule struct {
 	Provider, Model   string // "" matches every one; Model needs Provider
 	MaxConcurrent     int    // calls at once per key (and per key+model for a rule with Model); 0: no bound
 	Adaptive          *bool  // lower the bound while the provider complains; nil: inherited, true by default
-	Queue             int    // calls that may wait per provider; 0: inherited
+	Queue             int    // calls that may wait per provider, of a rule without Model; 0: inherited
 	RequestsPerMinute int64  // per key (and per key+model for a rule with Model); 0: only what headers say
 	TokensPerMinute   int64  // likewise, input and output together
 }
