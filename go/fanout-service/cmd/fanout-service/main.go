@@ -82,6 +82,7 @@ func serve(ctx context.Context, s settings, out *telemetry.Writer) error {
 		return err
 	}
 	defer service.Close(log)
+	defer returnMemory(func() int { return service.engine.Stats().Calls }, service.client.CloseIdleConnections, log)()
 	listener, err := listen(ctx, s.listen)
 	if err != nil {
 		return fmt.Errorf("REX_FANOUT_LISTEN: %w", err)

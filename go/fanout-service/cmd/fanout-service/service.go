@@ -34,6 +34,7 @@ const flushLimit = 2 * time.Second
 type service struct {
 	engine  *engine.Engine
 	handler http.Handler
+	client  *http.Client                      // of all providers
 	close   []func(ctx context.Context) error // in order
 }
 
@@ -64,8 +65,9 @@ func newService(ctx context.Context, s settings, out *telemetry.Writer, log *slo
 		// Before Redis is closed: what is still to be written goes there.
 		w.close = append([]func(context.Context) error{sources.Cache.Close}, w.close...)
 	}
-	upstreams, client := s.upstreams()
-	w.close = append(w.close, func(context.Context) error { client.CloseIdleConnections(); return nil })
+	var upstreams map[string]engine.Upstream
+	upstreams, w.client = s.upstreams()
+	w.close = append(w.close, func(context.Context) error { w.client.CloseIdleConnections(); return nil })
 
 	// Spans come first: the others then see a context that knows its trace.
 	metrics := telemetry.NewMetrics(s.workspaces)
