@@ -41,11 +41,12 @@ func newClient(guard *Guard, authorities *x509.CertPool) *http.Client {
 	dialTLS := func(ctx context.Context, network, address string) (net.Conn, error) {
 		return (&tls.Dialer{NetDialer: dialer(address), Config: secure}).DialContext(ctx, network, address)
 	}
+	turns := &dials{}
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy:               http.ProxyFromEnvironment,
-			DialContext:         withinExchange(dial),
-			DialTLSContext:      withinExchange(dialTLS),
+			DialContext:         withinExchange(turns.inTurn(dial)),
+			DialTLSContext:      withinExchange(turns.inTurn(dialTLS)),
 			TLSClientConfig:     secure, // for hosts behind a proxy: the transport makes that handshake itself
 			ForceAttemptHTTP2:   true,
 			TLSHandshakeTimeout: dialLimit,
