@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 
 	"rex/fanout-service/provider/memory"
 )
@@ -19,6 +20,10 @@ const (
 	keepBuffer  = memory.Free // larger buffers are let go once their event has been read
 	keepStray   = 64 << 10
 )
+
+// firstBuffers are those of readers that were closed: most answers never need a larger one, and it is a
+// third of all that a short call would allocate.
+var firstBuffers = sync.Pool{New: func() any { return new([firstBuffer]byte) }}
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
@@ -38,13 +43,17 @@ type Reader struct {
 }
 
 // NewReader reads from src; no line and no event may be longer than limit bytes, and all readers
-// of bound (which may be nil) hold no more than that of long ones. Close gives back what is held.
+// of bound (which may be nil) hold no more than that of long ones. Close gives back what is held; what Next and
+// Stray returned is void then.
 func NewReader(src io.Reader, limit int, bound *memory.Bound) *Reader {
 	return &Reader{src: src, limit: limit, hold: bound.Hold()}
 }
 
 // Close lets the buffers go. The source is not closed.
 func (r *Reader) Close() {
+	if len(r.buf) == firstBuffer {
+		firstBuffers.Put((*[firstBuffer]byte)(r.buf))
+	}
 	r.buf, r.data, r.start, r.end = nil, nil, 0, 0
 	_ = r.hold.Resize() // shrinking never fails
 }
@@ -229,7 +238,12 @@ func (r *Reader) makeRoom() error {
 		if err := r.hold.Resize(len(r.buf), size, cap(r.data)); err != nil {
 			return err
 		}
-		grown := make([]byte, size)
+		var grown []byte
+		if size == firstBuffer {
+			grown = firstBuffers.Get().(*[firstBuffer]byte)[:]
+		} else {
+			grown = make([]byte, size)
+		}
 		copy(grown, unread)
 		r.buf = grown
 	} else {
