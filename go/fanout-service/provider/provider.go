@@ -89,6 +89,10 @@ func (d *Delta) Reset() {
 	*d = Delta{Pieces: d.Pieces[:0], Usage: NoUsage}
 }
 
+// IsFirst says whether one of a list of alternative answers is the one to read: that with index 0,
+// which is the first where there are no numbers (-1). More than one is never asked for.
+func IsFirst(index int64, position int) bool { return index == 0 || index < 0 && position == 0 }
+
 // Say adds a piece of the answer.
 func (d *Delta) Say(text []byte) {
 	if len(text) > 0 {

@@ -122,7 +122,7 @@ func usage(w *jsonwalk.Cursor, d *provider.Delta) {
 		case "output_tokens":
 			d.Usage.Output = w.Count()
 		case "output_tokens_details":
-			d.Usage.Reasoning = thinking(w)
+			d.Usage.Reasoning = w.MemberCount("thinking_tokens")
 		default:
 			w.Skip()
 		}
@@ -131,18 +131,6 @@ func usage(w *jsonwalk.Cursor, d *provider.Delta) {
 	if input >= 0 {
 		d.Usage.Input = input + max(read, 0) + max(written, 0)
 	}
-}
-
-func thinking(w *jsonwalk.Cursor) int64 {
-	n := int64(-1)
-	for w.Object(); w.More('}'); {
-		if string(w.Key()) == "thinking_tokens" {
-			n = w.Count()
-		} else {
-			w.Skip()
-		}
-	}
-	return n
 }
 
 func fault(w *jsonwalk.Cursor, d *provider.Delta) {

@@ -34,13 +34,11 @@ func read(data []byte, d *provider.Delta) error {
 	return w.End()
 }
 
-// candidates reads the candidate with index 0, which is the first where there are no numbers. More
-// than one is never asked for.
 func candidates(w *jsonwalk.Cursor, d *provider.Delta) {
-	index := int64(0)
-	for w.List(); w.More(']'); index++ {
+	position := 0
+	for w.List(); w.More(']'); position++ {
 		before := *d
-		if of := candidate(w, d); of > 0 || of < 0 && index > 0 {
+		if !provider.IsFirst(candidate(w, d), position) {
 			*d = before
 		}
 	}

@@ -185,6 +185,19 @@ func (c *Cursor) Member(name string) (inside []byte) {
 	return inside
 }
 
+// MemberCount reads an object for one Count; -1 when it has none, or the value is no object.
+func (c *Cursor) MemberCount(name string) int64 {
+	n := int64(-1)
+	for c.Object(); c.More('}'); {
+		if string(c.Key()) == name {
+			n = c.Count()
+		} else {
+			c.Skip()
+		}
+	}
+	return n
+}
+
 // Raw reads any value and returns its bytes.
 func (c *Cursor) Raw() []byte {
 	c.space()

@@ -100,6 +100,12 @@ func TestCountsAndMembersAreReadOrAreNot(t *testing.T) {
 			t.Errorf("%s: %q, %v", raw, got, c.End())
 		}
 	}
+	for raw, want := range map[string]int64{`{"a":[],"n":7,"b":{}}`: 7, `{"n":"7"}`: -1, `{}`: -1, `7`: -1} {
+		c := jsonwalk.New([]byte(raw))
+		if got := c.MemberCount("n"); got != want || c.End() != nil {
+			t.Errorf("%s: %d, %v", raw, got, c.End())
+		}
+	}
 	for _, raw := range []string{`{"a":`, `{"a"`, `[`, `{"text":"x"`} {
 		c := jsonwalk.New([]byte(raw))
 		for c.Object(); c.More('}'); {

@@ -43,13 +43,11 @@ func read(data []byte, name string, d *provider.Delta) error {
 	return w.End()
 }
 
-// choices reads the choice with index 0, which is the first where there are no numbers. More than one
-// is never asked for.
 func choices(w *jsonwalk.Cursor, name string, d *provider.Delta) {
-	index := int64(0)
-	for w.List(); w.More(']'); index++ {
+	position := 0
+	for w.List(); w.More(']'); position++ {
 		before := *d
-		if of := choice(w, name, d); of > 0 || of < 0 && index > 0 {
+		if !provider.IsFirst(choice(w, name, d), position) {
 			*d = before
 		}
 	}
@@ -149,23 +147,11 @@ func usage(w *jsonwalk.Cursor, d *provider.Delta) {
 		case "completion_tokens":
 			d.Usage.Output = w.Count()
 		case "prompt_tokens_details":
-			d.Usage.Cached = detail(w, "cached_tokens")
+			d.Usage.Cached = w.MemberCount("cached_tokens")
 		case "completion_tokens_details":
-			d.Usage.Reasoning = detail(w, "reasoning_tokens")
+			d.Usage.Reasoning = w.MemberCount("reasoning_tokens")
 		default:
 			w.Skip()
 		}
 	}
-}
-
-func detail(w *jsonwalk.Cursor, name string) int64 {
-	n := int64(-1)
-	for w.Object(); w.More('}'); {
-		if string(w.Key()) == name {
-			n = w.Count()
-		} else {
-			w.Skip()
-		}
-	}
-	return n
 }
