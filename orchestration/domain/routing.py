@@ -196,7 +196,7 @@ def _resolve_recorded(model_id: str, upstream: str) -> Target:
 
 
 def _is_model_name(name: str) -> bool:
-    """Contract v1 takes 1 … 256 characters, no white space and no control characters."""
+    """Contract v2 takes 1 … 256 characters, no white space and no control characters."""
     return 0 < len(name) <= 256 and not any(c <= " " or c == "\x7f" for c in name)
 
 

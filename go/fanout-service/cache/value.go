@@ -8,7 +8,7 @@ import (
 	"time"
 
 	fanout "rex/fanout-service"
-	"rex/fanout-service/provider/jsonwalk"
+	"rex/fanout-service/jsonwalk"
 )
 
 // valueVersion is part of the key in Redis too, so that versions do not meet.

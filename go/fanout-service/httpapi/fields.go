@@ -11,7 +11,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
-	"rex/fanout-service/provider/jsonwalk"
+	"rex/fanout-service/jsonwalk"
 )
 
 // refusal is why a request is not taken.

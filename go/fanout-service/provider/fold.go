@@ -7,7 +7,7 @@ import (
 	"time"
 
 	fanout "rex/fanout-service"
-	"rex/fanout-service/provider/jsonwalk"
+	"rex/fanout-service/jsonwalk"
 	"rex/fanout-service/provider/memory"
 	"rex/fanout-service/provider/sse"
 )

@@ -12,9 +12,6 @@ const longestWait = 24 * time.Hour
 
 // RetryAfter reads how long the provider asks to wait: Retry-After-Ms, or Retry-After in seconds
 // (whole or not) or as a date. Absent, past and unreadable values are 0.
-//
-// X-Should-Retry is not read: whether a kind may succeed on another attempt is the kind's to say,
-// and the retry budget bounds what a wrong guess costs.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
 	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
 		return scale(ms, time.Millisecond)

@@ -1,8 +1,8 @@
 package anthropic
 
 import (
+	"rex/fanout-service/jsonwalk"
 	"rex/fanout-service/provider"
-	"rex/fanout-service/provider/jsonwalk"
 )
 
 // Event implements provider.Wire. An event's type is in its data too; types that are not known say

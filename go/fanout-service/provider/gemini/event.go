@@ -1,8 +1,8 @@
 package gemini
 
 import (
+	"rex/fanout-service/jsonwalk"
 	"rex/fanout-service/provider"
-	"rex/fanout-service/provider/jsonwalk"
 )
 
 // Event implements provider.Wire. The stream has no last event: its end is the body's.

@@ -3,8 +3,8 @@ package openai
 import (
 	"bytes"
 
+	"rex/fanout-service/jsonwalk"
 	"rex/fanout-service/provider"
-	"rex/fanout-service/provider/jsonwalk"
 )
 
 // Event implements provider.Wire.

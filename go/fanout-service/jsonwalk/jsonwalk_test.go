@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"rex/fanout-service/provider/jsonwalk"
+	"rex/fanout-service/jsonwalk"
 )
 
 func skips(raw string) bool {
