@@ -22,7 +22,7 @@ var (
 	ErrDuplicate = errors.New("a fan-out with this id is in flight")
 	ErrDraining  = errors.New("the service is shutting down")
 	ErrBusy      = errors.New("too many calls, or too much text, are in flight")
-	ErrTooWide   = errors.New("the fan-out has more calls than may be in flight") // also while nothing else is
+	ErrTooWide   = errors.New("the fan-out has more calls, or more text, than may be in flight") // also while nothing else is
 )
 
 // ErrReaderGone is why calls end whose reader has left.
@@ -36,8 +36,10 @@ type Config struct {
 	// MaxConnections bounds what is in flight, a connection of each call and of each fan-out's
 	// reader; no fan-out that would exceed it begins. 0: no bound.
 	MaxConnections int
-	MaxBytes       int64 // of text that waits for readers or followers, over which no fan-out begins; 256 MiB by default
-	Retry          retry.Config
+	// MaxBytes bounds the bytes that are held: requests, and text that waits for readers or followers.
+	// Over it no fan-out begins; answers that are on their way may exceed it. 256 MiB by default.
+	MaxBytes int64
+	Retry    retry.Config
 }
 
 func (c Config) withDefaults() Config {
@@ -87,7 +89,7 @@ type Engine struct {
 	draining bool
 
 	open  atomic.Int64 // calls
-	bytes atomic.Int64 // of text that waits for somebody, without that of flights
+	bytes atomic.Int64 // that are held, without the text of flights
 	works sync.WaitGroup
 }
 
@@ -133,7 +135,7 @@ func (e *Engine) InFlight() int {
 type Stats struct {
 	Fanouts int
 	Calls   int
-	Bytes   int64 // of text that waits for a reader, or is kept for followers and the cache
+	Bytes   int64 // of requests, and of text that waits for a reader, or is kept for followers and the cache
 }
 
 // Stats returns what is in flight now.
@@ -141,8 +143,18 @@ func (e *Engine) Stats() Stats {
 	return Stats{Fanouts: e.InFlight(), Calls: int(e.open.Load()), Bytes: e.held()}
 }
 
-// held is how much text is on the books. What calls share is on the cache's, until the last of them
-// has left.
+// Hold puts bytes on the books, or takes them off: those of a body that is being read, which nobody
+// else counts. It returns ErrBusy when more are held than may be.
+func (e *Engine) Hold(bytes int64) error {
+	e.bytes.Add(bytes)
+	if e.held() > e.config.MaxBytes {
+		return ErrBusy
+	}
+	return nil
+}
+
+// held is how much is on the books. What calls share is on the cache's, until the last of them has
+// left.
 func (e *Engine) held() int64 {
 	bytes := e.bytes.Load()
 	if e.cache != nil {
@@ -162,10 +174,11 @@ func (e *Engine) Draining() bool {
 // by ending ctx. The providers of all its calls, their fallbacks and hedges must be known.
 // received is when the request came: the deadline and all moments count from it.
 func (e *Engine) Start(ctx context.Context, request fanout.Request, received time.Time) (*Run, error) {
-	if err := e.reserve(&request); err != nil {
+	bytes := bytesOf(&request)
+	if err := e.reserve(&request, bytes); err != nil {
 		return nil, err
 	}
-	run := newRun(ctx, e, request, received)
+	run := newRun(ctx, e, request, bytes, received)
 	e.mu.Lock()
 	e.running[request.ID] = run
 	e.mu.Unlock()
@@ -173,8 +186,8 @@ func (e *Engine) Start(ctx context.Context, request fanout.Request, received tim
 	return run, nil
 }
 
-// reserve takes the id and the places of a request's calls, or nothing.
-func (e *Engine) reserve(request *fanout.Request) error {
+// reserve takes the id, the places of a request's calls and room for its bytes, or nothing.
+func (e *Engine) reserve(request *fanout.Request, bytes int64) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.draining {
@@ -184,17 +197,44 @@ func (e *Engine) reserve(request *fanout.Request) error {
 		return ErrDuplicate
 	}
 	calls := int64(len(request.Calls))
-	if most := int64(e.config.MaxConnections); most > 0 && calls+1 > most {
+	if !e.fits(calls+1, bytes) {
 		return ErrTooWide
 	}
-	connections := e.open.Load() + calls + int64(len(e.running)) + 1
-	if most := int64(e.config.MaxConnections); most > 0 && connections > most || e.held() > e.config.MaxBytes {
+	if !e.fits(e.open.Load()+calls+int64(len(e.running))+1, e.held()+bytes) {
 		return ErrBusy
 	}
 	e.running[request.ID] = nil
 	e.open.Add(calls)
+	e.bytes.Add(bytes)
 	e.works.Add(len(request.Calls))
 	return nil
+}
+
+// fits says whether so much may be in flight.
+func (e *Engine) fits(connections, bytes int64) bool {
+	most := int64(e.config.MaxConnections)
+	return (most <= 0 || connections <= most) && bytes <= e.config.MaxBytes
+}
+
+// messageSize is what a message or a part takes in memory besides its text, in bytes.
+const messageSize = 64
+
+// bytesOf is how much a request holds.
+func bytesOf(request *fanout.Request) int64 {
+	bytes := 0
+	for i := range request.Calls {
+		call := &request.Calls[i]
+		bytes += len(call.Params.ResponseFormat)
+		for k := range call.Messages {
+			message := &call.Messages[k]
+			bytes += messageSize + len(message.Content)
+			for p := range message.Parts {
+				part := &message.Parts[p]
+				bytes += messageSize + len(part.Text) + len(part.Data) + len(part.URL)
+			}
+		}
+	}
+	return int64(bytes)
 }
 
 // Cancel stops a call, or all calls when call is "", with the given kind. It returns false when

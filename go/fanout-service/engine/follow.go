@@ -12,13 +12,16 @@ import (
 func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
 	run := c.owner
 	run.engine.works.Add(1)
+	run.users.Add(1)
 	follower := run.engine.cache.Join(ctx, run.request.Workspace, c.spec.Cache.Key, run.deadline(),
 		func(ctx context.Context, flight *cache.Flight) {
 			defer run.engine.works.Done()
+			defer run.leave()
 			run.lead(ctx, c.spec, flight)
 		})
 	defer follower.Leave()
 	if !follower.Leads() {
+		run.leave()
 		run.engine.works.Done()
 	}
 	reader := &reader{

@@ -21,17 +21,21 @@ type Run struct {
 	ctx      context.Context
 	release  context.CancelFunc
 	observed func(*FanoutRecord)
-	slow     atomic.Bool // it was stopped because nobody read it
+	slow     atomic.Bool  // it was stopped because nobody read it
+	bytes    int64        // of the request
+	users    atomic.Int64 // of the request: the reader, the calls, and flights that they started
+	held     int64        // bytes that the reader holds
 }
 
-func newRun(parent context.Context, e *Engine, request fanout.Request, received time.Time) *Run {
+func newRun(parent context.Context, e *Engine, request fanout.Request, bytes int64, received time.Time) *Run {
 	r := &Run{
-		engine: e, request: request, received: received,
+		engine: e, request: request, bytes: bytes, received: received,
 		ready:  make(chan *call, len(request.Calls)),
 		urgent: make(chan struct{}, 1),
 		calls:  make([]*call, len(request.Calls)),
 	}
 	r.starting.Store(int64(len(r.calls)))
+	r.users.Store(int64(len(r.calls)) + 1)
 	parent, r.observed = e.observer.Fanout(parent, &r.request)
 	deadline := fanout.Fail(fanout.Deadline, "%d ms", request.Deadline.Milliseconds())
 	r.ctx, r.release = context.WithDeadlineCause(parent, r.deadline(), deadline)
@@ -46,12 +50,27 @@ func (r *Run) begin() {
 	for _, c := range r.calls {
 		go func() {
 			defer r.engine.works.Done()
+			defer r.leave()
 			c.run()
 		}()
 	}
 }
 
 func (r *Run) deadline() time.Time { return r.received.Add(r.request.Deadline) }
+
+// leave takes the request off the books when nobody needs it any more.
+func (r *Run) leave() {
+	if r.users.Add(-1) == 0 {
+		r.engine.bytes.Add(-r.bytes)
+	}
+}
+
+// Hold puts bytes on the engine's books that whoever reads holds until Read returns, or takes them
+// off. It is to be called from within emit.
+func (r *Run) Hold(bytes int) {
+	r.held += int64(bytes)
+	r.engine.bytes.Add(int64(bytes))
+}
 
 // Stop ends every open call with the given kind. The reader still gets what there is, the failures
 // among it.
@@ -155,6 +174,8 @@ func (r *Run) close(err error, end fanout.End) {
 	if r.slow.Load() {
 		record.Outcome = OutcomeSlowReader
 	}
+	r.Hold(int(-r.held))
+	r.leave()
 	r.engine.forget(r)
 	r.stop(nil)
 	r.release()
