@@ -70,7 +70,8 @@ func (c *callSpan) over(record *engine.CallRecord) {
 	c.mu.Unlock()
 	buffer := newBuffer()
 	defer buffer.free()
-	attrs := append(buffer[:0], attrCallID.String(c.call.ID), attrAttemptsMade.Int(record.Attempts),
+	attrs := buffer[:0]
+	attrs = append(attrs, attrCallID.String(c.call.ID), attrAttemptsMade.Int(record.Attempts),
 		attrCacheResult.String(string(record.Cache)))
 	if made && more {
 		c.tellFirst()

@@ -70,7 +70,7 @@ func (s *spans) Fanout(ctx context.Context, request *fanout.Request) (context.Co
 }
 
 func (s *spans) Call(ctx context.Context, _ *fanout.Request, call *fanout.Call) (context.Context, func(*engine.CallRecord)) {
-	ctx, span := s.tracer.Start(ctx, "chat "+call.Target.Model, clientSpan...)
+	ctx, span := s.tracer.Start(ctx, "chat "+call.Model, clientSpan...)
 	if !span.IsRecording() {
 		return ctx, func(*engine.CallRecord) { span.End() }
 	}
