@@ -2,10 +2,7 @@ package limit
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
-
-	fanout "rex/fanout-service"
 )
 
 // end lets a call through and ends it.
@@ -207,76 +204,4 @@ func TestLateResultsOfAnEarlierStateDoNotCount(t *testing.T) {
 	if b.state != closed {
 		t.Error("late faults opened it")
 	}
-}
-
-func TestFewFailuresBesideLongAnswersDoNotOpenTheBreaker(t *testing.T) {
-	cases := []struct {
-		name    string
-		answers int // that have begun and go on
-		failed  int // attempts that then cannot connect
-		want    string
-	}{
-		{"few beside many", 1000, 17, "closed"},
-		{"a tenth of them in a row", 1000, 100, "open"},
-		{"beside none", 0, faultsInARow, "open"},
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				l := New(Config{}, nil, nil)
-				var answers, others []*Permit
-				for range c.answers {
-					answers = append(answers, admit(t, l, askFor("a")))
-				}
-				for range c.failed {
-					others = append(others, admit(t, l, askFor("a")))
-				}
-				for _, p := range answers {
-					p.Alive()
-					p.Alive()
-				}
-				time.Sleep(time.Minute) // longer than the breaker counts
-				for _, p := range others {
-					p.Done(failed(fanout.TimeoutConnect))
-				}
-				if s := state(t, l); s.Breaker != c.want {
-					t.Errorf("%s, want %s", s.Breaker, c.want)
-				}
-				for _, p := range answers {
-					p.Done(Outcome{})
-					p.Alive() // too late to say anything
-				}
-			})
-		})
-	}
-}
-
-func TestTheFirstWordOfAProbeLetsTheOthersFollow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := New(Config{}, nil, nil)
-		for range faultsInARow {
-			admit(t, l, askFor("a")).Done(failed(fanout.Connection))
-		}
-		if f := refused(t, l, askFor("a")); f.Kind != fanout.CircuitOpen {
-			t.Fatal(f)
-		}
-		time.Sleep(2 * openAtFirst)
-		probe := admit(t, l, askFor("a"))
-		if f := refused(t, l, askFor("a")); f.Kind != fanout.CircuitOpen {
-			t.Fatal(f)
-		}
-		probe.Alive()
-		admit(t, l, askFor("a")).Done(Outcome{})
-		probe.Done(Outcome{})
-
-		admit(t, l, askFor("a")).Done(Outcome{Failure: &fanout.Failure{Kind: fanout.Auth, Status: 401}})
-		if f := refused(t, l, askFor("a")); f.Kind != fanout.Auth {
-			t.Fatal(f)
-		}
-		time.Sleep(deadFor)
-		probe = admit(t, l, askFor("a"))
-		probe.Alive() // the key works again
-		admit(t, l, askFor("a")).Done(Outcome{})
-		probe.Done(Outcome{})
-	})
 }
