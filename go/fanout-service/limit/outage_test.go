@@ -111,7 +111,6 @@ func TestAnImpatientWorkspaceOpensTheBreakerForNobody(t *testing.T) {
 	})
 }
 
-
 func TestFewFailuresBesideLongAnswersDoNotOpenTheBreaker(t *testing.T) {
 	cases := []struct {
 		name    string
