@@ -54,7 +54,7 @@ func (a *attempt) observe() {
 // because a call joined that has more time, it asks again.
 func (a *attempt) admit(waiting func()) error {
 	ask := limit.Ask{
-		Target: a.Target, Keys: a.work.engine.targets[a.Target.Provider].Keys, Workspace: a.work.request.Workspace,
+		Target: a.Target, Keys: a.work.keys(a.Target.Provider), Workspace: a.work.request.Workspace,
 		Deadline: a.work.deadline(), Tokens: a.work.tokens(), Waiting: waiting, NoWait: waiting == nil,
 	}
 	for {

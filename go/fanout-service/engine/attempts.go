@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	fanout "rex/fanout-service"
@@ -25,8 +26,8 @@ type attempts struct {
 	queued    int           // the newest attempt that was told to wait
 	target    fanout.Target // asked last
 	fallbacks []fanout.Target
-	tried     int // attempts at target that count
-	refused   int // keys of target's provider that were refused
+	tried     int          // attempts at target that count
+	refused   []fanout.Key // those of target's provider that refused this call
 	said      bool
 	kept      *kept // nil when the answer is not kept
 	input     int64 // estimated tokens of the messages, -1 until somebody asks
@@ -85,24 +86,38 @@ func (w *attempts) next(a *attempt) retry.Decision {
 	}, failure, now, func() bool { return w.engine.targets[w.target.Provider].budget.Spend(now) })
 	if next.Action == retry.Fallback {
 		w.target, w.fallbacks = w.fallbacks[0], w.fallbacks[1:]
-		w.tried, w.refused = 0, 0
+		w.tried, w.refused = 0, nil
 	}
 	return next
 }
 
-// anotherKey says whether a refused key is all that was wrong, and others are left: the limiter
-// knows now that it is dead, and the next attempt gets another. It costs none of the call's
-// attempts and nothing of the provider's budget.
+// anotherKey says whether a refused key is all that was wrong, and others are left: the next attempt
+// gets one of them. It costs none of the call's attempts and nothing of the provider's budget.
 func (w *attempts) anotherKey(a *attempt, failure *fanout.Failure, now time.Time) bool {
+	if a.race != nil && a.race.first.failure == failure {
+		a = a.race.first
+	}
 	if failure.Kind != fanout.Auth || !a.sent || w.said {
 		return false
 	}
-	w.refused++
-	if w.refused >= len(w.engine.targets[w.target.Provider].Keys) || !now.Before(w.deadline()) {
+	w.refused = append(w.refused, a.permit.Key())
+	if len(w.keys(w.target.Provider)) == 0 || !now.Before(w.deadline()) {
 		return false
 	}
 	w.tried--
 	return true
+}
+
+// keys are those of a provider that have not refused this call. The limiter need not know them for
+// dead: one that may not use a model, or takes offence at a prompt, is good for others.
+func (w *attempts) keys(provider string) []fanout.Key {
+	all := w.engine.targets[provider].Keys
+	if len(w.refused) == 0 {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(key fanout.Key) bool {
+		return slices.ContainsFunc(w.refused, func(refused fanout.Key) bool { return refused.ID() == key.ID() })
+	})
 }
 
 // try makes one attempt, or two that race, and returns the one that decides: that answered, or

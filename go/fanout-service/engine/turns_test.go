@@ -3,6 +3,8 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -120,6 +122,30 @@ func TestARefusedKeyCostsNoAttempt(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestACallIsNotSentAgainWithAKeyThatRefusedIt(t *testing.T) {
+	keys := []fanout.Key{fanout.NewKey("idle"), fanout.NewKey("busy")}
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		e, w := build(func(_ context.Context, _ *fanout.Call, key fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			switch n := asked.Add(1); {
+			case n == 2: // keeps its key busy: the other is the better choice from then on
+				time.Sleep(10 * time.Second)
+			case n > 2 && key.ID() == keys[0].ID(): // not taken for dead after one 403
+				return fanout.Answer{}, &fanout.Failure{Kind: fanout.Auth, Status: http.StatusForbidden}
+			}
+			return reply{text: "yes"}.give(sink)
+		}, parts{keys: keys})
+		read(t.Context(), t, e, request("before", 1))
+		var all sync.WaitGroup
+		all.Go(func() { read(t.Context(), t, e, request("long", 1)) })
+		synctest.Wait()
+		tr := read(t.Context(), t, e, request("forbidden", 1))
+		tr.expect(t, "c0", "started 1 first p", "attempt_failed 1 auth", "started 2 retry p", "chunk", "finished 2 p")
+		all.Wait()
+		w.settled(t, e)
+	})
 }
 
 func TestTheBudgetOfAProviderBoundsItsRetries(t *testing.T) {

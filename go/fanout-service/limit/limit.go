@@ -29,7 +29,7 @@ type Rule struct {
 // Ask is an attempt that wants to be sent.
 type Ask struct {
 	Target    fanout.Target
-	Keys      []fanout.Key // any of them will do; the same for all attempts at a provider
+	Keys      []fanout.Key // any of them will do; a provider's, but for those that refused the call
 	Workspace string       // whose turn it takes
 	Deadline  time.Time    // after it the attempt is of no use; zero: none
 	Tokens    int64        // upper estimate of input+output, 0 unknown
