@@ -143,6 +143,9 @@ func (e *Engine) Stats() Stats {
 	return Stats{Fanouts: e.InFlight(), Calls: int(e.open.Load()), Bytes: e.held()}
 }
 
+// MaxBytes is how many bytes may be held.
+func (e *Engine) MaxBytes() int64 { return e.config.MaxBytes }
+
 // Hold puts bytes on the books, or takes them off: those of a body that is being read, which nobody
 // else counts. It returns ErrBusy when more are held than may be.
 func (e *Engine) Hold(bytes int64) error {

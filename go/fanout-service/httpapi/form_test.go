@@ -35,8 +35,8 @@ func TestAModelIsEscapedWhereItMustBe(t *testing.T) {
 }
 
 func TestTextsThatAreTooLongTogetherEndTheCalls(t *testing.T) {
-	stopped := 0
-	answer := newWhole([]fanout.Call{{ID: "A"}, {ID: "B"}}, nil, func() { stopped++ })
+	stopped, held := 0, 0
+	answer := newWhole([]fanout.Call{{ID: "A"}, {ID: "B"}}, nil, func(bytes int) { held += bytes }, func() { stopped++ })
 	piece := bytes.Repeat([]byte("x"), 1<<20)
 	say := func(call string) {
 		if err := answer.take([]fanout.Event{{Type: fanout.Chunk, Call: call, Text: piece}}, nil); err != nil {
@@ -47,17 +47,17 @@ func TestTextsThatAreTooLongTogetherEndTheCalls(t *testing.T) {
 		say("A")
 		say("B")
 	}
-	if stopped != 0 {
+	if stopped != 0 || held != maxWhole {
 		t.Fatal("the calls were ended too early")
 	}
 	say("A")
-	if stopped != 1 || len(answer.calls[0].text) != maxWhole/2 {
-		t.Errorf("ended %d times, with %d bytes", stopped, len(answer.calls[0].text))
+	if stopped != 1 || len(answer.calls[0].text) != maxWhole/2 || held != maxWhole {
+		t.Errorf("ended %d times, with %d bytes, %d are held", stopped, len(answer.calls[0].text), held)
 	}
 	_ = answer.take([]fanout.Event{{Type: fanout.Started, Call: "A"}}, nil)
 	say("A")
-	if stopped != 1 {
-		t.Error("an answer that started over still counts")
+	if stopped != 1 || held != maxWhole/2+len(piece) {
+		t.Errorf("an answer that started over still counts: %d bytes are held", held)
 	}
 }
 
@@ -69,7 +69,7 @@ func (recorder) SetWriteDeadline(time.Time) error { return nil }
 func TestACallWhoseTextIsNotAllThereDoesNotSayThatItFinished(t *testing.T) {
 	w := recorder{httptest.NewRecorder()}
 	calls := []fanout.Call{{ID: "A"}, {ID: "B"}, {ID: "C"}}
-	answer := newWhole(calls, newFlow(w, time.Minute, func() {}), func() {})
+	answer := newWhole(calls, newFlow(w, time.Minute, func() {}), func(int) {}, func() {})
 	piece := func(call string, bytes int) fanout.Event {
 		return fanout.Event{Type: fanout.Chunk, Call: call, Text: []byte(strings.Repeat("x", bytes))}
 	}

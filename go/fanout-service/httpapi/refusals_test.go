@@ -3,7 +3,9 @@ package httpapi_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -108,6 +110,26 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 	if n := len(s.fake.Log()); n != 0 {
 		t.Errorf("%d calls went upstream", n)
 	}
+}
+
+func TestBodiesThatArriveAreOnTheBooks(t *testing.T) {
+	s := newService(t, func(config *engine.Config, _ *httpapi.Options) { config.MaxBytes = 1 << 20 })
+	arriving, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://")) //nolint:noctx // it is closed below
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = arriving.Close() }()
+	if _, err := fmt.Fprintf(arriving, "POST /fanout HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n%s",
+		strings.Repeat(" ", 900_000)); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("the body", func() bool { return s.engine.Stats().Bytes == 900_000 })
+	valid := body(t, "r", 1000, call("A", "ok"))
+	s.refused(strings.Repeat(" ", 200_000)+valid, 503, "")
+	s.refused(strings.Repeat(" ", 1<<20)+valid, 413, "")
+	_ = arriving.Close()
+	s.wait("the end of it", func() bool { return s.engine.Stats().Bytes == 0 })
+	s.run(strings.Repeat(" ", 200_000) + valid)
 }
 
 func TestOtherRoadsAreRefusedInTheSameForm(t *testing.T) {

@@ -50,6 +50,7 @@ func New(e *engine.Engine, options Options) http.Handler {
 	if options.MaxBody == 0 {
 		options.MaxBody = maxBody
 	}
+	options.MaxBody = min(options.MaxBody, e.MaxBytes()) // else it would be refused as if there were room later
 	a := &api{e, options}
 	mux := http.NewServeMux()
 	mux.HandleFunc("/fanout", only(http.MethodPost, a.fanout))
@@ -84,7 +85,7 @@ func (a *api) fanout(w http.ResponseWriter, r *http.Request) {
 	out := newFlow(w, a.options.Patience, func() { run.Stop(fanout.SlowReader) })
 	w.Header().Set("Cache-Control", "no-store")
 	if request.inOnePiece {
-		answer := newWhole(request.Calls, out, func() { run.Stop(fanout.ResponseTooLarge) })
+		answer := newWhole(request.Calls, out, run.Hold, func() { run.Stop(fanout.ResponseTooLarge) })
 		err = run.Read(r.Context(), answer.take)
 	} else {
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -105,9 +106,14 @@ func (a *api) read(w http.ResponseWriter, r *http.Request) (asked, error) {
 	if err := control.SetReadDeadline(time.Now().Add(readLimit)); err != nil {
 		return asked{}, err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, a.options.MaxBody))
+	coming := &arriving{body: http.MaxBytesReader(w, r.Body, a.options.MaxBody), engine: a.engine}
+	defer coming.release()
+	body, err := io.ReadAll(coming)
 	if tooLong := (*http.MaxBytesError)(nil); errors.As(err, &tooLong) {
 		return asked{}, tooLarge("", "At most %d bytes.", a.options.MaxBody)
+	}
+	if errors.Is(err, engine.ErrBusy) {
+		return asked{}, err
 	}
 	if err != nil {
 		return asked{}, invalid("", "The body did not arrive.")
@@ -214,7 +220,7 @@ func refuse(w http.ResponseWriter, err error) {
 		answer = &refusal{http.StatusServiceUnavailable, "overloaded", "The service is shutting down.", ""}
 		w.Header().Set("Retry-After", retryAfter)
 	case errors.Is(err, engine.ErrTooWide): // to come again would be of no use
-		answer = &refusal{http.StatusRequestEntityTooLarge, "invalid_request", "More calls than this service can have in flight.", "calls"}
+		answer = &refusal{http.StatusRequestEntityTooLarge, "invalid_request", "More calls, or more text, than this service can have in flight.", "calls"}
 	case errors.Is(err, engine.ErrBusy):
 		answer = &refusal{http.StatusServiceUnavailable, "overloaded", "Too much is in flight.", ""}
 		w.Header().Set("Retry-After", retryAfter)

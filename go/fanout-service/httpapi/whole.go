@@ -13,7 +13,8 @@ type whole struct {
 	calls []wholeCall
 	at    map[string]int // where a call is in calls
 	bytes int
-	over  func() // called when the text gets too long; it ends the calls
+	hold  func(bytes int) // told of text that is kept, or no more
+	over  func()          // called when the text gets too long; it ends the calls
 	out   *flow
 	lost  int // calls that finished, and whose text is not all here
 }
@@ -27,8 +28,10 @@ type wholeCall struct {
 	events, result []byte
 }
 
-func newWhole(calls []fanout.Call, out *flow, over func()) *whole {
-	w := &whole{calls: make([]wholeCall, len(calls)), at: make(map[string]int, len(calls)), over: over, out: out}
+func newWhole(calls []fanout.Call, out *flow, hold func(bytes int), over func()) *whole {
+	w := &whole{
+		calls: make([]wholeCall, len(calls)), at: make(map[string]int, len(calls)), hold: hold, over: over, out: out,
+	}
 	for i := range calls {
 		w.calls[i] = wholeCall{id: calls[i].ID, hasThoughts: calls[i].Thoughts}
 		w.at[calls[i].ID] = i
@@ -68,7 +71,7 @@ func (w *whole) add(c *wholeCall, e *fanout.Event) {
 			w.over()
 			return
 		}
-		w.bytes += len(e.Text)
+		w.keep(len(e.Text))
 		if e.Type == fanout.Chunk {
 			c.text = append(c.text, e.Text...)
 		} else {
@@ -77,12 +80,18 @@ func (w *whole) add(c *wholeCall, e *fanout.Event) {
 	case fanout.Finished, fanout.Failed:
 		c.result = appendEvent(nil, e)
 	case fanout.Started: // whatever came before it is void
-		w.bytes -= len(c.text) + len(c.thoughts)
+		w.keep(-len(c.text) - len(c.thoughts))
 		c.text, c.thoughts, c.cut = c.text[:0], c.thoughts[:0], false
 		c.addEvent(e)
 	case fanout.Queued, fanout.AttemptFailed:
 		c.addEvent(e)
 	}
+}
+
+// keep counts text that is kept, or dropped.
+func (w *whole) keep(bytes int) {
+	w.bytes += bytes
+	w.hold(bytes)
 }
 
 func (c *wholeCall) addEvent(e *fanout.Event) {
