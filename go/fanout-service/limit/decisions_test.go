@@ -193,7 +193,7 @@ func TestWhatAClientAskedForIsNoFaultOfTheProvider(t *testing.T) {
 func TestAForbiddenModelIsNotARefusedKey(t *testing.T) {
 	for status, want := range map[int][2]bool{
 		http.StatusUnauthorized: {true, false}, http.StatusPaymentRequired: {true, false},
-		http.StatusForbidden: {false, true}, 0: {true, false},
+		http.StatusForbidden: {false, true}, 0: {false, true}, // 0: behind a 200
 	} {
 		o := Outcome{Failure: &fanout.Failure{Kind: fanout.Auth, Status: status}}
 		if key, model := o.refused(); key != want[0] || model != want[1] {

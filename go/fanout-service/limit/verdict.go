@@ -10,7 +10,7 @@ import (
 const (
 	// deadFor is how long a key that was refused is not used; then one call tries it.
 	deadFor = 5 * time.Minute
-	// forbiddenInARow is how many 403 for a model take the key from it. One is not believed: some
+	// forbiddenInARow is how many refusals for a model take the key from it. One is not believed: some
 	// providers refuse a single prompt like that, and one user's must not stop all others.
 	forbiddenInARow = 2
 )
@@ -48,12 +48,14 @@ func (o *Outcome) says() says {
 }
 
 // refused says whether the key was refused, and whether for all models: a 403 is often about the
-// model that was asked for, and one user's forbidden model must not take the key from everybody.
+// model that was asked for, and one user's forbidden model must not take the key from everybody. Nor
+// must an error behind a 200, which had let the key in.
 func (o *Outcome) refused() (key, model bool) {
 	if o.Neutral || o.Failure == nil || o.Failure.Kind != fanout.Auth {
 		return false, false
 	}
-	return o.Failure.Status != http.StatusForbidden, o.Failure.Status == http.StatusForbidden
+	model = o.Failure.Status == http.StatusForbidden || o.Failure.Status == 0
+	return !model, model
 }
 
 // death is the state of a key the provider refused: it is left alone, then tried by one call at a
