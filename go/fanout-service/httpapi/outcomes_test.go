@@ -33,7 +33,7 @@ func TestEveryScriptOfTheUpstreamHasItsOutcome(t *testing.T) {
 		{"length", twelve, "length", counted(12)},
 		{"tool-calls", three, "tool_calls", counted(3)},
 		{"unknown-finish", three, "stop", counted(3)},
-		{"content-filter", three, "content_filter", estimated(5)},
+		{"content-filter", three, "content_filter", counted(3)},
 		{"slow-first-token", "", "timeout.first_token", nil},
 		{"reasoning?thoughts=60", twelve, "stop", counted(12)}, // thinking is no stall
 		{"no-headers", "", "timeout.first_token", nil},

@@ -91,7 +91,7 @@ func TestAWholeAnswerIsInFlightUntilItsReaderHasIt(t *testing.T) {
 	if n := s.engine.InFlight(); n != 1 {
 		t.Errorf("%d fan-outs are in flight while an answer is written", n)
 	}
-	if n := s.engine.Stats().Bytes; n < 8<<20 {
+	if n := s.engine.Stats().Bytes; n < 8_000_000 {
 		t.Errorf("%d bytes are on the books of an answer that waits for its reader", n)
 	}
 	drained := make(chan error, 1)

@@ -78,7 +78,7 @@ type number[S any] struct {
 var engineNumbers = []number[engine.Stats]{
 	{"rex_fanout_in_flight_fanouts", "Fan-outs that are not over.", gauge, func(s engine.Stats) float64 { return float64(s.Fanouts) }},
 	{"rex_fanout_in_flight_calls", "Calls that are not over.", gauge, func(s engine.Stats) float64 { return float64(s.Calls) }},
-	{"rex_fanout_bytes_in_flight", "Text that waits for readers, or is kept for followers.", gauge, func(s engine.Stats) float64 { return float64(s.Bytes) }},
+	{"rex_fanout_bytes_in_flight", "Requests, and text that waits for readers or is kept for followers.", gauge, func(s engine.Stats) float64 { return float64(s.Bytes) }},
 }
 
 var cacheNumbers = []number[cache.Stats]{
