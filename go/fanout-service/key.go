@@ -4,13 +4,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"unique"
 )
 
 // Key is a provider's key. However it is printed, logged or marshalled, only its ID shows: the
-// secret stands behind a pointer, because fmt asks no method of a value in an unexported field, and
-// prints what it finds there.
+// secret stands behind a handle, because fmt asks no method of a value in an unexported field, and
+// prints what it finds there. Keys of one secret are equal.
 type Key struct {
-	secret *string
+	secret unique.Handle[string] // zero when there is none
 	id     string
 }
 
@@ -20,15 +21,15 @@ func NewKey(text string) Key {
 		return Key{id: "none"}
 	}
 	sum := sha256.Sum256([]byte(text))
-	return Key{secret: &text, id: hex.EncodeToString(sum[:4])}
+	return Key{secret: unique.Make(text), id: hex.EncodeToString(sum[:4])}
 }
 
 // Reveal returns the secret, for the one header that carries it; "" when there is none.
 func (k Key) Reveal() string {
-	if k.secret == nil {
+	if k.secret == (unique.Handle[string]{}) {
 		return ""
 	}
-	return *k.secret
+	return k.secret.Value()
 }
 
 // ID names the key: the first 8 hex digits of its SHA-256, "none" for no key.

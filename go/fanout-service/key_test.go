@@ -35,6 +35,9 @@ func TestAKeyShowsItsNameHoweverItIsPrinted(t *testing.T) {
 	if key.Reveal() != text || fanout.NewKey("").Reveal() != "" || (fanout.Key{}).Reveal() != "" {
 		t.Error("the secret is not what was given")
 	}
+	if key != fanout.NewKey(text) || key == fanout.NewKey("another") || fanout.NewKey("") != fanout.NewKey("") {
+		t.Error("keys are not equal by their secrets")
+	}
 	if key.ID() != fanout.NewKey(text).ID() || key.ID() == fanout.NewKey("another").ID() || fanout.NewKey("").ID() != "none" {
 		t.Error("the names of keys do not tell them apart")
 	}
