@@ -193,13 +193,6 @@ func (a *attempt) Connected() {
 	a.watch.connected()
 }
 
-// Sent implements provider.Awaiter.
-func (a *attempt) Sent() {
-	if a.work.sent != nil {
-		a.work.sent()
-	}
-}
-
 // Allowed implements fanout.Sink.
 func (a *attempt) Allowed(allowance fanout.Allowance) { a.permit.Allowed(allowance) }
 

@@ -19,7 +19,6 @@ type attempts struct {
 	epoch    time.Time        // all moments count from it
 	deadline func() time.Time // may move while calls join and leave
 	listener listener
-	sent     func() // called when a request is on its way, from any goroutine; nil: nobody waits for that
 
 	made      int           // attempts that were numbered
 	told      int           // the newest attempt that was told of

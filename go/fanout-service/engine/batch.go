@@ -24,13 +24,6 @@ func (r *Run) newWindow() *window {
 	return &window{run: r, timer: timer}
 }
 
-// first waits until the first batch is due: when the requests of all calls are on their way, or one
-// has something urgent. It brings the reader the headers of the answer too, so however long the window,
-// it waits no longer than the default one.
-func (w *window) first(ctx context.Context) error {
-	return w.rest(ctx, min(w.run.request.Coalesce, fanout.DefaultCoalesce))
-}
-
 // wait returns when a batch is due: with the first ready call in it, or empty for a heartbeat.
 func (w *window) wait(ctx context.Context, b *batch) error {
 	w.timer.Reset(w.run.engine.config.Heartbeat)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	fanout "rex/fanout-service"
@@ -32,7 +31,6 @@ type call struct {
 	ctx   context.Context
 	stop  context.CancelCauseFunc
 	freed chan struct{} // a pending batch was taken: there is room again
-	onWay atomic.Bool   // a request of it has been written
 
 	mu        sync.Mutex // guards what the reader takes; held for nanoseconds
 	pending   []fanout.Event
@@ -61,7 +59,7 @@ func (c *call) run() {
 		last = c.follow(ctx, &record)
 	} else {
 		work := newAttempts(c.owner.engine, &c.owner.request, c.spec, c.owner.received, c)
-		work.deadline, work.sent = c.owner.deadline, c.sent
+		work.deadline = c.owner.deadline
 		if use.Write {
 			defer work.keep(use.Key)()
 		}
@@ -100,18 +98,10 @@ func outcome(failure *fanout.Failure, ctx context.Context) string { //nolint:rev
 	return string(failure.Kind)
 }
 
-// tell implements listener. That an attempt waits or starts is not urgent: its request is, and to
-// wake the reader would be in its way.
+// tell implements listener.
 func (c *call) tell(event *fanout.Event) {
 	c.mu.Lock()
-	c.push(event, event.Type != fanout.Queued && event.Type != fanout.Started)
-}
-
-// sent notes that a request of the call has been written.
-func (c *call) sent() {
-	if !c.onWay.Swap(true) {
-		c.owner.sent()
-	}
+	c.push(event, true)
 }
 
 // offer implements listener: over the bound the call stops reading, so that TCP slows the provider.

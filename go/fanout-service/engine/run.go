@@ -16,7 +16,6 @@ type Run struct {
 	calls    []*call
 	ready    chan *call    // calls with pending events; each is queued at most once, so it never blocks
 	urgent   chan struct{} // something that must not wait for the coalescing window
-	starting atomic.Int64  // calls of which no request has been written yet
 	stop     context.CancelCauseFunc
 	ctx      context.Context
 	release  context.CancelFunc
@@ -34,7 +33,6 @@ func newRun(parent context.Context, e *Engine, request fanout.Request, bytes int
 		urgent: make(chan struct{}, 1),
 		calls:  make([]*call, len(request.Calls)),
 	}
-	r.starting.Store(int64(len(r.calls)))
 	r.users.Store(int64(len(r.calls)) + 1)
 	parent, r.observed = e.observer.Fanout(parent, &r.request)
 	deadline := fanout.Fail(fanout.Deadline, "%d ms", request.Deadline.Milliseconds())
@@ -103,14 +101,6 @@ func (r *Run) hurry() {
 	}
 }
 
-// sent counts a call whose first request has been written. That the calls have started leaves with the
-// last of them: before, writing to the reader would be in the way of the requests.
-func (r *Run) sent() {
-	if r.starting.Add(-1) == 0 {
-		r.hurry()
-	}
-}
-
 // since is the time from the receipt of the request until now.
 func (r *Run) since() time.Duration { return time.Since(r.received) }
 
@@ -126,9 +116,6 @@ func (r *Run) Read(parent context.Context, emit func(events []fanout.Event, end 
 	window := r.newWindow()
 	defer window.timer.Stop()
 	var batch batch
-	if err := window.first(parent); err != nil {
-		return err
-	}
 	for end.Finished+end.Failed < end.Calls {
 		if err := window.wait(parent, &batch); err != nil {
 			return err

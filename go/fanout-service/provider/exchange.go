@@ -38,13 +38,6 @@ type Endpoint struct {
 	wire   Wire
 }
 
-// Awaiter is a sink that waits for the request to be on its way.
-type Awaiter interface {
-	// Sent is called once the request has been written, or could not be: from any goroutine, and
-	// perhaps again, or after the stream's end. It must not block.
-	Sent()
-}
-
 // NewEndpoint returns a provider that speaks wire to config.BaseURL through client.
 func NewEndpoint(config Config, client *http.Client, wire Wire) *Endpoint {
 	return &Endpoint{config: config, client: client, wire: wire}
@@ -64,11 +57,6 @@ func (e *Endpoint) Stream(ctx context.Context, call *fanout.Call, key fanout.Key
 			if !connected { // again when a kept connection was closed before it was written to
 				connected = true
 				sink.Connected()
-			}
-		},
-		WroteRequest: func(httptrace.WroteRequestInfo) {
-			if awaiter, ok := sink.(Awaiter); ok {
-				awaiter.Sent()
 			}
 		},
 	})
