@@ -114,7 +114,7 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 
 func TestBodiesThatArriveAreOnTheBooks(t *testing.T) {
 	s := newService(t, func(config *engine.Config, _ *httpapi.Options) { config.MaxBytes = 1 << 20 })
-	arriving, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://")) //nolint:noctx // it is closed below
+	arriving, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
 	}
