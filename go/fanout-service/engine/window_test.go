@@ -37,3 +37,24 @@ func TestTextOfAWindowLeavesTogetherAndTheFirstAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatWasUrgentCutsNoLaterWindowShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, _ := newEngine(func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+			sink.Connected()
+			time.Sleep(30 * time.Millisecond) // behind the window of the start: the first text finds an idle reader
+			for range 3 {
+				if err := sink.Text([]byte("x"), 1); err != nil {
+					return fanout.Answer{}, err
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			time.Sleep(time.Second)
+			return done, nil
+		}, engine.Config{})
+		tr := read(t.Context(), t, e, request("r", 1))
+		if tr.at[1] != 30*time.Millisecond || tr.at[2] != 50*time.Millisecond {
+			t.Errorf("batches at %v", tr.at)
+		}
+	})
+}
