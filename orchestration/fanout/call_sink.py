@@ -103,6 +103,10 @@ class Telling(ABC):
     def connected(self) -> None: ...
 
     @abstractmethod
+    def counted(self, counted: Counted) -> None:
+        """What the provider has counted so far, for an attempt that fails."""
+
+    @abstractmethod
     def attempt_failed(self, fault: CallFault, wait_s: float) -> None:
         """The attempt is over; another one follows after ``wait_s``."""
 
@@ -166,6 +170,7 @@ class CallSink(Telling):
         self._attempt = 0
         self._target = call
         self._moments = _no_moments()
+        self._counted = NOT_COUNTED
         self._room = asyncio.Event()
         self._pending = 0
 
@@ -173,7 +178,7 @@ class CallSink(Telling):
         super().started(attempt, reason, target)
         self.began = True
         now = self._outlet.now_ms()
-        self._attempt, self._target = attempt, target
+        self._attempt, self._target, self._counted = attempt, target, NOT_COUNTED
         # Nothing waits for its turn here: what is asked for is sent. A replay is not.
         self._moments = _no_moments() | {"queued": now, "admitted": now if attempt else None}
         self._outlet.put(
@@ -182,6 +187,9 @@ class CallSink(Telling):
 
     def connected(self) -> None:
         self._moments["connect"] = self._outlet.now_ms()
+
+    def counted(self, counted: Counted) -> None:
+        self._counted = counted
 
     async def text(self, text: str) -> None:
         if not text:
@@ -270,7 +278,7 @@ class CallSink(Telling):
 
     def _spent(self) -> Usage | None:
         """A replay costs nothing, and neither does an attempt that said nothing."""
-        return self.usage(NOT_COUNTED) if self.characters and self._attempt else None
+        return self.usage(self._counted) if self.characters and self._attempt else None
 
 
 def _no_moments() -> dict[str, int | None]:

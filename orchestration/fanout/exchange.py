@@ -205,8 +205,6 @@ class Exchange:
                     raise CallFault(ErrorKind.INCOMPLETE, "no finish reason")
             if not self.wire.finished:
                 raise CallFault(ErrorKind.INCOMPLETE, "the stream ended")
-            if self.wire.filtered:
-                raise CallFault(ErrorKind.CONTENT_FILTER)
         except CallFault as fault:
             raise self._failed(fault) from None
         except EventTooLong:
@@ -215,7 +213,10 @@ class Exchange:
         except httpx.TransportError:
             broke = CallFault(ErrorKind.INCOMPLETE, "the connection broke")
             raise self._failed(broke) from None
-        for late in await self._after_finish(reading):
+        forwards = await self._after_finish(reading)
+        if self.wire.filtered:  # its usage is known by now
+            raise self._failed(CallFault(ErrorKind.CONTENT_FILTER))
+        for late in forwards:
             yield late
         yield self.wire.last()
 

@@ -24,6 +24,7 @@ from orchestration.fanout.call_sink import (
     Answer,
     CallFault,
     CallSink,
+    Counted,
     Telling,
 )
 from orchestration.fanout.wire import CacheUse, CallRequest, Reason
@@ -89,6 +90,13 @@ class _Flight(Telling):
         async def tell(sink: CallSink, leads: bool) -> None:
             if leads:
                 sink.connected()
+
+        self._record(tell)
+
+    def counted(self, counted: Counted) -> None:
+        async def tell(sink: CallSink, leads: bool) -> None:
+            if leads:
+                sink.counted(counted)
 
         self._record(tell)
 

@@ -114,6 +114,7 @@ class InProcessClient(RelayClient):
         except Exception as error:
             raise exchange.fault or _own_fault(error) from None
         finally:
+            sink.counted(wire.counted)
             await exchange.close()
         if exchange.fault:
             raise exchange.fault
