@@ -35,7 +35,7 @@ func TestAKeyShowsItsNameHoweverItIsPrinted(t *testing.T) {
 	if key.Reveal() != text || fanout.NewKey("").Reveal() != "" || (fanout.Key{}).Reveal() != "" {
 		t.Error("the secret is not what was given")
 	}
-	if key != fanout.NewKey(text) || key == fanout.NewKey("another") || fanout.NewKey("") != fanout.NewKey("") {
+	if key != fanout.NewKey(text) || key == fanout.NewKey("another") || fanout.NewKey("") == key {
 		t.Error("keys are not equal by their secrets")
 	}
 	if key.ID() != fanout.NewKey(text).ID() || key.ID() == fanout.NewKey("another").ID() || fanout.NewKey("").ID() != "none" {
