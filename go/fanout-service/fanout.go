@@ -145,7 +145,7 @@ type Bucket struct {
 	Reset     time.Duration // until the bucket is full, or holds something, again
 }
 
-// Answer is what a Provider reports when an answer is complete.
+// Answer is what a Provider reports when an answer is complete, or what it counted of one that failed.
 type Answer struct {
 	FinishReason FinishReason
 	// InputTokens and OutputTokens are nil where the provider did not count, or counted nonsense.
@@ -161,7 +161,8 @@ type Provider interface {
 	// failed. A failure is a *Failure; when ctx ends first, Stream returns context.Cause(ctx),
 	// and the upstream connection is closed by then. Nothing that Stream returns holds a key
 	// or a word the upstream wrote. With call.Whole the answer is asked for in one piece; it
-	// reaches sink all the same.
+	// reaches sink all the same. Beside a failure the Answer holds what the provider counted
+	// before it, and nothing else.
 	Stream(ctx context.Context, call *Call, key Key, sink Sink) (Answer, error)
 }
 
