@@ -10,6 +10,7 @@ answers had said at some moment, between fences of the run's own, so none is eve
 
 from collections import Counter
 from dataclasses import replace
+from typing import Final
 
 from django.conf import settings
 from msgspec import UNSET, UnsetType, to_builtins
@@ -26,8 +27,9 @@ from orchestration.fanout.client import call_for
 from orchestration.fanout.select import address_of, resolve_model
 
 # Calls run for as long as their run may: a model that is slow but steady is the policy's to cut.
-FIRST_TOKEN_MS = 60_000
-STALL_MS = 30_000
+# The fan-out's deadline is the run's. It is in no timeout: runs that share an answer get it by the
+# timeouts of the one that came first, whose time would then end the others' too.
+TIMEOUTS: Final = wire.Timeouts(first_token=60_000, stall=30_000, total=3_600_000)
 
 # Who has room for less gets the plain prompts: rules and quoting alone would take half of it.
 SMALL_PROMPT_CHARS = 8_000
@@ -44,12 +46,11 @@ def synthesis_fanout_id(run: DrivenRun, version: int) -> str:
 def calls_request(run: DrivenRun, labels: list[str], *, time_left_ms: int) -> wire.FanoutRequest:
     """All of ``labels`` as one fan-out. Raises RoutingError when a model is no longer offered."""
     question = (wire.Message("user", run.prompt),)
-    timeouts = _timeouts(time_left_ms)
     candidates = _candidates(run)
     calls: list[wire.CallRequest] = []
     for label in labels:
         target = resolve_model(run.models[label])
-        call = call_for(target, label, question, timeouts=timeouts)
+        call = call_for(target, label, question, timeouts=TIMEOUTS)
         cache = _cache_use(run, call, candidates[label])
         calls.append(with_fields(call, retry=_retry(target), cache=cache))
     return _fanout(calls_fanout_id(run), run, tuple(calls), time_left_ms)
@@ -120,18 +121,10 @@ def synthesis_request(
         f"v{command.version}",
         messages,
         params=params,
-        timeouts=_timeouts(time_left_ms),
+        timeouts=TIMEOUTS,
     )
     call = with_fields(call, retry=_retry(target))
     return _fanout(synthesis_fanout_id(run, command.version), run, (call,), time_left_ms)
-
-
-def _timeouts(time_left_ms: int) -> wire.Timeouts:
-    return wire.Timeouts(
-        first_token=min(FIRST_TOKEN_MS, time_left_ms),
-        stall=min(STALL_MS, time_left_ms),
-        total=time_left_ms,
-    )
 
 
 def _fanout(

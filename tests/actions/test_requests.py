@@ -51,6 +51,13 @@ def test_calls_and_syntheses_are_tried_again_and_never_after_text(
         assert request.workspace == str(alice.workspace.pk)
 
 
+def test_the_time_a_run_has_left_is_the_deadline_and_in_no_timeout(alice: Person) -> None:
+    run = driven(alice)
+    long, short = (calls_request(run, ["A"], time_left_ms=left) for left in (90_000, 1_000))
+    assert (long.deadline_ms, short.deadline_ms) == (90_000, 1_000)
+    assert long.calls == short.calls, "who shares an answer must not depend on another's time"
+
+
 def test_the_same_question_of_one_workspace_has_the_same_keys(alice: Person, bob: Person) -> None:
     assert keys(driven(alice)) == keys(driven(bob)), "they share a workspace"
 
