@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from redis import Redis
 
 from rexsite.env import Env
 
@@ -71,9 +72,6 @@ REDIS_URL = env.text(
     "",
     "Redis that shares cached answers: redis://:password@host:6379/0, rediss:// for TLS.",
 )
-if REDIS_URL and not REDIS_URL.startswith(("redis://", "rediss://", "unix://")):
-    # The value is not repeated: it may hold a password.
-    raise ImproperlyConfigured("REX_REDIS_URL takes an address like redis://host:6379/0.")
 MODELS = env.names(
     "REX_MODELS",
     "local/brisk,local/plain,local/thorough",
@@ -126,6 +124,20 @@ def _database(url: str) -> dict[str, object]:
     }
 
 
+def _check_redis(url: str) -> None:
+    """Refuse an address the cache's client could not use; nothing is connected to."""
+    try:
+        Redis.from_url(url).connection_pool.make_connection()
+    except (ValueError, TypeError):
+        # Neither the value nor the client's words are repeated: both may hold a password.
+        raise ImproperlyConfigured(
+            "REX_REDIS_URL takes an address like redis://:password@host:6379/0; "
+            "in a password, / and @ are written %2F and %40."
+        ) from None
+
+
+if REDIS_URL:
+    _check_redis(REDIS_URL)
 DATABASES = {"default": _database(DATABASE_URL)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

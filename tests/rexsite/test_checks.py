@@ -69,3 +69,8 @@ def test_from_the_shell_a_wrong_environment_fails_with_a_sentence_and_no_secret(
     assert twice.returncode != 0
     assert "OPENAI_API_KEY and OPENAI_API_KEY_FILE are both set" in twice.stderr
     assert canary not in twice.stderr + twice.stdout
+
+    redis = manage_check(REX_REDIS_URL=f"redis://:{canary}/x@cache:6379/0")
+    assert redis.returncode != 0
+    assert "REX_REDIS_URL takes an address" in redis.stderr
+    assert canary not in redis.stderr + redis.stdout

@@ -135,3 +135,26 @@ def test_the_database_is_a_file_with_locks_taken_at_the_start(tmp_path: Path) ->
 )
 def test_a_database_that_is_not_supported_is_refused(url: str) -> None:
     assert refusal(lambda: settings._database(url)).startswith("DATABASE_URL takes sqlite:///")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"redis://:{CANARY}/x@cache:6379/0",
+        f"redis://:{CANARY}@cache:99999/0",
+        f"redis://:{CANARY}@cache:6379/0?no_such_option=1",
+        f"redis://:{CANARY}@[::1/0",
+        f"http://:{CANARY}@cache:6379/0",
+        CANARY,
+    ],
+)
+def test_an_address_of_redis_that_cannot_be_used_is_refused(url: str) -> None:
+    assert refusal(lambda: settings._check_redis(url)).startswith("REX_REDIS_URL takes an address")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://cache", "rediss://:a%2Fb@cache:6380/1", "unix:///run/redis.sock", "redis://[::1]/0"],
+)
+def test_an_address_of_redis_is_taken_whether_or_not_one_is_there(url: str) -> None:
+    settings._check_redis(url)
