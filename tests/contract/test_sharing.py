@@ -18,9 +18,7 @@ pytestmark = pytest.mark.golang
 async def test_the_end_of_one_runs_time_does_not_end_an_answer_another_run_shares(
     client: ProviderClient, upstream: Upstream
 ) -> None:
-    one = call(
-        f"ok?first_ms=1500&shared={next(_numbers)}", prompt="Who has time?", timeouts=TIMEOUTS
-    )
+    one = call(only_here("ok?first_ms=1500"), timeouts=TIMEOUTS)
     one = replace(one, cache=CacheUse("5e" * 32, "read_write"))
     short, long = (
         replace(fanout(one, deadline_ms=deadline_ms), workspace="ws:1")
