@@ -89,9 +89,10 @@ class Next:
 
 def wait_s(tried: int, retry_after_ms: int | None, chance: float) -> float:
     """The wait after ``tried`` attempts: "full jitter", ``chance`` (0 to 1) of a bound that doubles
-    (M. Brooker, "Exponential Backoff And Jitter"), never less than what the provider asked for."""
+    (M. Brooker, "Exponential Backoff And Jitter"), on top of what the provider asked for: else all
+    that it sent away come back at once."""
     bound = min(CAP_S, BASE_S * float(2 ** (tried - 1)))
-    return max(chance * bound, (retry_after_ms or 0) / 1000)
+    return (retry_after_ms or 0) / 1000 + chance * bound
 
 
 def following(
