@@ -16,7 +16,7 @@ from typing import Final
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from orchestration.domain.errors import ErrorKind, row_of
+from orchestration.domain.errors import ErrorKind
 from orchestration.fanout.call_sink import Answer, CallFault, Telling
 from orchestration.fanout.wire import CallRequest, Reason, Retry
 
@@ -107,7 +107,7 @@ def following(
         return Next("retry")
     attempts = 1 if at.retry.attempts is UNSET else at.retry.attempts
     wait = wait_s(at.tried, fault.retry_after_ms, chance)
-    again = at.tried < attempts and row_of(fault.kind).retryable
+    again = at.tried < attempts and fault.retryable
     if again and at.now + wait < at.deadline and spend():
         return Next("restart" if at.said else "retry", wait)
     return Next("fallback") if at.fallbacks and at.now < at.deadline else None

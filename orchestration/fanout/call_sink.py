@@ -35,7 +35,8 @@ CHARS_A_TOKEN = 4
 class CallFault(Exception):
     """Why an attempt fails. ``fact`` is of our own making: no upstream text, no key. ``status`` is
     the HTTP status of a refusal, None when the provider answered 200 or not at all. ``next_key``:
-    the provider refused one key, and there is another."""
+    the provider refused one key, and there is another. ``lasting``: it said that trying again is of
+    no use."""
 
     def __init__(
         self,
@@ -45,10 +46,12 @@ class CallFault(Exception):
         status: int | None = None,
         retry_after_ms: int | None = None,
         next_key: bool = False,
+        lasting: bool = False,
     ) -> None:
         super().__init__(str(kind))
         self.kind, self.fact, self.status = kind, fact, status
         self.retry_after_ms, self.next_key = retry_after_ms, next_key
+        self.retryable = row_of(kind).retryable and not lasting
 
     @property
     def message(self) -> str:
@@ -98,6 +101,10 @@ class Telling(ABC):
     def started(self, attempt: int, reason: Reason, target: CallRequest) -> None:
         """An attempt at ``target`` begins, or with 0 a replay; what was said before is void."""
         self.characters, self.said, self._bytes = 0, False, 0
+
+    @abstractmethod
+    def deadline(self) -> float:
+        """The event loop's time at which the call is over; it may move."""
 
     @abstractmethod
     def connected(self) -> None: ...
@@ -185,6 +192,13 @@ class CallSink(Telling):
             Started(self.call.id, now, attempt, reason, target.provider, target.model), urgent=True
         )
 
+    def redirected(self, target: CallRequest) -> None:
+        """Another target gives the answer, and nothing that was shown is void by that."""
+        self._target = target
+
+    def deadline(self) -> float:
+        return self.deadline_at
+
     def connected(self) -> None:
         self._moments["connect"] = self._outlet.now_ms()
 
@@ -231,7 +245,7 @@ class CallSink(Telling):
                 self._attempt,
                 fault.kind,
                 fault.message,
-                row_of(fault.kind).retryable,
+                fault.retryable,
                 fault.status,
                 fault.retry_after_ms,
                 round(wait_s * 1000),
@@ -267,7 +281,7 @@ class CallSink(Telling):
                 self._attempt,
                 fault.kind,
                 fault.message,
-                row_of(fault.kind).retryable,
+                fault.retryable,
                 fault.status,
                 fault.retry_after_ms,
                 self._spent(),

@@ -31,7 +31,9 @@ from orchestration.fanout.wire import Timeouts
 
 MAX_EVENT_BYTES = 32 << 20
 MAX_ERROR_BODY_BYTES = 64 << 10
+ERROR_BODY_S = 2.0  # a refusal is one whatever its body says: that may only refine it
 AFTER_FINISH_S = 2.0  # how long a finished answer waits for the usage and [DONE]
+BEFORE_DEADLINE_S = 0.05  # and how much earlier than the deadline it is told
 DRAIN_S = 0.05  # a body read to its end leaves its connection for the next call
 
 _STREAMED = frozenset({"", "text/event-stream", "text/plain"})
@@ -153,7 +155,10 @@ class Exchange:
         if name.endswith("send_request_headers.started"):
             self._connected = True
             self._sink.connected()
-            self.watchdog.connected()
+            if self._whole:
+                self.watchdog.rest()  # an answer in one piece has no first token to wait for
+            else:
+                self.watchdog.connected()
 
     def _connection_fault(self, error: httpx.TransportError) -> CallFault:
         if self._connected:
@@ -174,11 +179,13 @@ class Exchange:
         if response.status_code == 200 and media in wanted and encoding in ("", "identity"):
             return None
         body = bytearray()
-        with suppress(httpx.TransportError):
-            async for piece in _raw(response):
-                body += piece
-                if len(body) >= MAX_ERROR_BODY_BYTES:
-                    break
+        self.watchdog.rest()
+        with suppress(TimeoutError, httpx.TransportError):
+            async with asyncio.timeout(ERROR_BODY_S):
+                async for piece in _raw(response):
+                    body += piece
+                    if len(body) >= MAX_ERROR_BODY_BYTES:
+                        break
         kind = refusal_kind(response.status_code, bytes(body[:MAX_ERROR_BODY_BYTES]))
         wanted_form = "JSON" if self._whole else "an event stream"
         fact = "" if response.status_code >= 400 else f"not {wanted_form}"
@@ -186,7 +193,8 @@ class Exchange:
             fact = "redirects are not followed"
         wait = retry_after_ms(response.headers, datetime.now(UTC)) if not fact else None
         status = None if response.status_code == 200 else response.status_code
-        return CallFault(kind, fact, status=status, retry_after_ms=wait)
+        lasting = response.headers.get("x-should-retry") == "false"
+        return CallFault(kind, fact, status=status, retry_after_ms=wait, lasting=lasting)
 
     async def _sound_events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         """The body as sound events for LiteLLM; ends only where the answer is whole."""
@@ -223,11 +231,13 @@ class Exchange:
     async def _after_finish(self, reading: AsyncGenerator[SseEvent, None]) -> list[bytes]:
         """Read on for the usage and the end of the body, for a while; the answer is whole already,
         so nothing that happens now can spoil it."""
-        self.watchdog.rest()
+        self.watchdog.finished()
         forwards: list[bytes] = []
         closed = False
+        now = asyncio.get_running_loop().time()
+        until = min(now + AFTER_FINISH_S, self._sink.deadline() - BEFORE_DEADLINE_S)
         with suppress(TimeoutError, httpx.TransportError, EventTooLong):
-            async with asyncio.timeout(AFTER_FINISH_S) as patience:
+            async with asyncio.timeout_at(until) as patience:
                 async for event in reading:
                     if closed:
                         continue

@@ -83,6 +83,8 @@ class _Flight(Telling):
                 sink.started(attempt, reason, target)
             elif sink.said or not sink.began:  # else nothing was shown of the attempt before
                 sink.started(0, "cache", target)
+            else:
+                sink.redirected(target)
 
         self._record(tell)
 
@@ -200,13 +202,16 @@ class Flights:
             await self._stop(flight, key)
 
     async def _stop(self, flight: _Flight, key: _Key) -> None:
-        """Nobody follows any more. Out of the table first: nobody may join what is stopped."""
+        """End it, for nobody follows any more. Out of the table first: nobody may join what is
+        stopped."""
         if self._flights.get(key) is flight:
             del self._flights[key]
         if flight.task is not None and not flight.task.done():
             flight.task.cancel()
             with suppress(asyncio.CancelledError):
                 await flight.task
+            if flight.end is None:  # who follows all the same must not wait for their deadline
+                flight.finish(CallFault(ErrorKind.INTERNAL))
 
     async def _work(self, flight: _Flight, key: _Key, call: CallRequest, use: CacheUse) -> None:
         try:

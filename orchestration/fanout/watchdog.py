@@ -17,6 +17,7 @@ class _Phase(Enum):
     CONNECTING = "connect"
     AWAITING_FIRST = "first_token"
     STREAMING = "stall"
+    FINISHED = "finished"  # no timer at all
     RESTING = ""  # for our reader: nor is the provider at fault
 
 
@@ -54,12 +55,18 @@ class Watchdog:
     def rest(self) -> None:
         self._enter(_Phase.RESTING)
 
+    def finished(self) -> None:
+        """The answer is whole: no timer may spoil it, not the total either."""
+        self._enter(_Phase.FINISHED)
+
     def _enter(self, phase: _Phase) -> None:
+        if self._phase is _Phase.FINISHED:
+            return
         self._phase = phase
         if self._timeout.expired():
             return
-        at = self._total_at
-        if phase.value:
+        at = None if phase is _Phase.FINISHED else self._total_at
+        if at is not None and phase.value:
             at = min(at, self._loop.time() + self._limits_ms[phase.value] / 1000)
         self._timeout.reschedule(at)
 
