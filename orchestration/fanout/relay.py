@@ -59,6 +59,7 @@ class Relay:
             for call in request.calls
         }
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._begun: set[str] = set()
         self._stops: dict[str, ErrorKind] = {}
 
     def now_ms(self) -> int:
@@ -72,10 +73,12 @@ class Relay:
 
     def stop(self, call_id: str | None, kind: ErrorKind) -> None:
         """Stop one call or all; each fails with ``kind``, unless it has ended."""
-        for name, task in self._tasks.items():
-            if call_id in (None, name) and not task.done():
+        for name in self._sinks:
+            if call_id in (None, name):
                 self._stops.setdefault(name, kind)
-                task.cancel()
+                # A task that is cancelled before its first step runs none, and so would not tell.
+                if name in self._begun:
+                    self._tasks[name].cancel()
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """Yield until every call has ended. Closing it stops every call, and waits for that."""
@@ -111,6 +114,10 @@ class Relay:
 
     async def _run(self, call: CallRequest) -> None:
         sink = self._sinks[call.id]
+        self._begun.add(call.id)
+        if call.id in self._stops:
+            sink.fail(CallFault(self._stops[call.id]))
+            return
         deadline = asyncio.timeout_at(self._deadline_at)
         try:
             async with deadline:

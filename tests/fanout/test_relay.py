@@ -122,6 +122,20 @@ async def test_a_call_is_stopped_for_the_first_reason_and_ends_once() -> None:
     assert ends == ["stop.superseded"]
 
 
+async def test_a_call_that_is_stopped_before_its_first_step_ends_too() -> None:
+    async def work(call: CallRequest, sink: CallSink) -> Answer:
+        raise AssertionError("nothing is to be done for it")
+
+    relay = Relay(fanout(call("m")), attempted(work))
+    async with asyncio.timeout(5), aclosing(relay.events()) as events:
+        reading = asyncio.create_task(anext(events))
+        # What is called now runs behind the reader's first step, and before that of its calls.
+        asyncio.get_running_loop().call_soon(relay.stop, None, ErrorKind.STOP_USER)
+        event = await reading
+    assert isinstance(event, Failed)
+    assert event.kind == "stop.user"
+
+
 async def test_closing_the_stream_waits_until_every_call_has_let_go() -> None:
     let_go: list[str] = []
 
