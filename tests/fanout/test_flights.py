@@ -20,6 +20,7 @@ from orchestration.fanout.wire import (
     Chunk,
     Event,
     Failed,
+    Fallback,
     FanoutRequest,
     Finished,
     Retry,
@@ -57,8 +58,8 @@ class Provider:
             self.words.release()
 
 
-def flights_of(attempt: Attempt) -> Flights:
-    return Flights(AnswerCache(max_bytes=1 << 20, ttl_s=60), Attempts(attempt))
+def flights_of(attempt: Attempt, *, kept_bytes: int = 1 << 20) -> Flights:
+    return Flights(AnswerCache(max_bytes=kept_bytes, ttl_s=60), Attempts(attempt))
 
 
 def request(*, deadline_ms: int = 30_000, retry: Retry | None = None) -> FanoutRequest:
@@ -94,11 +95,12 @@ def starts(events: list[Event]) -> list[tuple[int, str]]:
 
 async def test_who_joins_later_gets_all_of_the_text_as_a_replay() -> None:
     provider = Provider()
-    flights = flights_of(provider.attempt)
+    flights = flights_of(provider.attempt, kept_bytes=0)  # so that nothing but sharing can do it
     leader = begun(flights, request())
     provider.say(2)
     await settled()
     follower = begun(flights, request())
+    await settled()
     provider.say(1)
     first, second = await leader, await follower
     assert (text(first), text(second)) == ("one two three", "one two three")
@@ -150,6 +152,40 @@ async def test_a_failure_goes_to_all_costs_only_the_leader_and_is_not_kept() -> 
     assert told == [("incomplete", 1, False), ("incomplete", 0, True)]
     provider.say(3)
     assert text(await begun(flights, request())) == "one two three"
+
+
+async def test_who_shares_is_told_who_answers_when_a_fallback_nobody_noticed_does() -> None:
+    let, provider = asyncio.Event(), Provider()
+
+    async def attempt(call: CallRequest, telling: Telling) -> Answer:
+        if call.model == "m":
+            await let.wait()
+            raise CallFault(ErrorKind.INVALID_REQUEST)
+        return await provider.attempt(call, telling)
+
+    flights = flights_of(attempt)
+    asked = request()
+    asked = replace(asked, calls=(replace(asked.calls[0], fallbacks=(Fallback("other", "n"),)),))
+    leader, follower = (begun(flights, replace(asked, id=name)) for name in ("f-1", "f-2"))
+    await settled()
+    let.set()
+    provider.say(3)
+    first, second = await leader, await follower
+    assert starts(second) == [(0, "cache")], "nothing it was told is void"
+    for events in (first, second):
+        assert isinstance(events[-1], Finished)
+        assert (events[-1].provider, events[-1].model) == ("other", "n")
+
+
+async def test_when_all_is_closed_those_who_follow_are_told() -> None:
+    provider = Provider()
+    flights = flights_of(provider.attempt)
+    tasks = [begun(flights, request()) for _ in range(2)]
+    await settled()
+    await flights.aclose()
+    async with asyncio.timeout(5):
+        assert [trace_of(await task).kind for task in tasks] == ["internal", "internal"]
+    assert provider.left == 1
 
 
 async def test_a_restart_begins_the_text_of_everyone_anew() -> None:
