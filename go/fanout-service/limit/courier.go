@@ -210,7 +210,17 @@ func (s *Shared) evaluate(ctx context.Context, batch []*command, evaluate evalua
 	for _, c := range batch {
 		c.result = evaluate(c.script, ctx, pipeline, c.keys, c.args...)
 	}
-	_, _ = pipeline.Exec(ctx) // each command has its own error
+	_, err := pipeline.Exec(ctx)
+	if err == nil {
+		return
+	}
+	for _, c := range batch {
+		// Each has its own error, but not where the connection was refused for its password: the
+		// client then leaves them without one, and without an answer.
+		if c.result.Err() == nil && c.result.Val() == nil {
+			c.result.SetErr(err)
+		}
+	}
 }
 
 // read is the answer to a command; an error leaves the decision to this process.
@@ -241,6 +251,10 @@ func reason(err error) string {
 	switch {
 	case errors.As(err, &reply):
 		word, _, _ := strings.Cut(reply.Error(), " ")
+		switch word {
+		case "NOAUTH", "WRONGPASS", "NOPERM":
+			return "refused: authentication"
+		}
 		return word
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
 		return "timeout"

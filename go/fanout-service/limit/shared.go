@@ -91,7 +91,7 @@ func SetTimeouts(options *redis.Options) {
 	options.ContextTimeoutEnabled = true
 }
 
-// Up says whether Redis answered when it was last asked.
+// Up says whether Redis did what it was last asked to. One that refuses the password does not.
 func (s *Shared) Up() bool { return s.up.Load() }
 
 type sharedOutcome uint8
@@ -188,7 +188,7 @@ func (s *Shared) send(c *command) bool {
 
 // keep remembers what must not be lost while Redis is away.
 func (s *Shared) keep(c *command) {
-	if c.script == releaseScript && len(s.unsent) < maxUnsent {
+	if c.script == releaseScript && c.args[0] != "" && len(s.unsent) < maxUnsent { // a probe frees nothing
 		s.unsent = append(s.unsent, c)
 	}
 }
