@@ -79,11 +79,14 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a little of everything, no peers")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--peers", nargs="+", choices=(*PEERS, "none"))
-    parser.add_argument("--label", default="service")
+    parser.add_argument("--label", help="names the files; service, or quick with --quick")
     parser.add_argument("--out", type=Path, default=ROOT / "results")
     parser.add_argument("--checkout", type=Path, default=ROOT, metavar="DIR")
     parser.add_argument("--state", metavar="DIR", help="where programs and peers are kept")
     options = parser.parse_args(arguments)
+    if options.label is None:
+        # A little of everything is no reason to write over the whole.
+        options.label = "quick" if options.quick else "service"
     if options.peers is None:
         options.peers = ["none"] if options.quick else list(PEERS)
     return options
@@ -135,7 +138,7 @@ def _said(options: argparse.Namespace) -> list[str]:
         said += ["--only", *options.only]
     if options.checkout != ROOT:
         said += ["--checkout", "DIR"]
-    return [*said, "--label", options.label] if options.label != "service" else said
+    return [*said, "--label", options.label] if options.label not in ("service", "quick") else said
 
 
 def _service(layout: Layout, checkout: Path) -> tuple[Path, int]:

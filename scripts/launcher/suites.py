@@ -1,6 +1,7 @@
 """``./rex test``: everything the tests need, then the Go suite and the Python suite.
 
-With pytest arguments only pytest runs, with them. A suite that cannot run fails the whole, unless
+With pytest arguments only pytest runs, with them, and what the chosen tests need is looked for when
+the first of them needs it. A suite that cannot run fails the whole, unless
 ``--without`` names it: a suite left out in silence looks like one that passed.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import chromium, frontend, go_build, litellm_proxy, prepare, redis_server
+from launcher import chromium, frontend, fuzz, go_build, litellm_proxy, prepare, redis_server
 from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.steps import run_tool, say
@@ -64,7 +65,10 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
     results: list[Result] = []
     left_out = ", ".join(sorted(without))
     for suite, variable, find in _PROGRAMS:
-        if suite not in without:
+        if arguments:
+            # Nothing is installed for tests that were not chosen.
+            env |= {variable: os.environ[variable]} if variable in os.environ else {}
+        elif suite not in without:
             try:
                 env[variable] = str(find(layout))
             except Failed as failed:
@@ -72,6 +76,7 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
                 without |= {suite}
     if "go" not in without and not arguments:
         results.append(_go_suite(layout, env, with_redis="redis" not in without))
+        results.append(_fuzz_suite(layout, env))
     results.append(_python_suite(layout, env, without, arguments))
     say()
     for result in results:
@@ -120,6 +125,21 @@ def _go_suite(layout: Layout, env: Mapping[str, str], *, with_redis: bool) -> Re
     failed = [line for line in packages if "FAIL" in line.split()[:2]]
     passed = sum(line.startswith("ok") for line in packages)
     return Result("go", code, "; ".join(failed) if failed else f"{passed} packages passed")
+
+
+def _fuzz_suite(layout: Layout, env: Mapping[str, str]) -> Result:
+    tool = go_build.go(layout)
+    go_env = dict(env) | {
+        name: tool.env[name] for name in ("GOTOOLCHAIN", "GOROOT") if name in tool.env
+    }
+    found = list(fuzz.targets(layout.go_service))
+    failed = [
+        f"{target.name} of {target.package}"
+        for target in found
+        if _run([str(tool.command), *target.arguments()], go_env, layout.go_service, lambda _: None)
+    ]
+    told = f"{len(found)} targets, {fuzz.SHORT} each, found nothing"
+    return Result("fuzz", int(bool(failed) or not found), "; ".join(failed) or told)
 
 
 def packages_without_redis(layout: Layout, tool: go_build.Go, env: Mapping[str, str]) -> list[str]:

@@ -155,6 +155,7 @@ def ran(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(prepare, "for_testing", lambda *_, **__: None)
     monkeypatch.setattr(go_build, "go", lambda _: go_build.Go(Path("go"), {}, "go1.26"))
     monkeypatch.setattr(suites, "_go_suite", suite("go"))
+    monkeypatch.setattr(suites, "_fuzz_suite", suite("fuzz"))
     monkeypatch.setattr(suites, "_python_suite", suite("pytest"))
     return seen
 
@@ -178,6 +179,24 @@ def test_without_redis_the_rest_runs_and_the_end_says_so(
     assert ("FAILED  redis: There is no redis-server" in said) != left_out
     assert ran["go"][1] == {"with_redis": False}
     assert "redis" in ran["pytest"][0][2]
+
+
+def test_with_arguments_nothing_is_looked_for_that_the_chosen_tests_may_not_need(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, ran: dict[str, Any]
+) -> None:
+    class Node:
+        command = Path("node")
+
+    monkeypatch.setattr(frontend, "node", lambda _: Node)
+    monkeypatch.delenv("REX_REDIS_SERVER", raising=False)
+    assert suites.test(layout, frozenset(), ("tests/domain",)) == 0
+    assert "go" not in ran
+    _, env, without, arguments = ran["pytest"][0]
+    assert (without, arguments) == (frozenset(), ("tests/domain",))
+    assert "REX_REDIS_SERVER" not in env
+    monkeypatch.setenv("REX_REDIS_SERVER", "/named/redis-server")
+    suites.test(layout, frozenset(), ("tests/domain",))
+    assert ran["pytest"][0][1]["REX_REDIS_SERVER"] == "/named/redis-server"
 
 
 @pytest.mark.golang
