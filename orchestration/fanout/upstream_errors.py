@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from orchestration.domain.errors import ErrorKind
 
-_LONGEST_WAIT_MS: Final = 24 * 3600 * 1000  # beyond this the number means "never" or nonsense
+_LONGEST_WAIT_MS: Final = 24 * 3600 * 1000  # beyond this the number is nonsense: not told
 
 # A part of a code → kind; the first match wins.
 _KNOWN: Final = (
@@ -143,7 +143,7 @@ def retry_after_ms(headers: Mapping[str, str], now: datetime) -> int | None:
         except ValueError:
             return None
         wait = ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds() * 1000
-    return min(int(wait), _LONGEST_WAIT_MS) if wait > 0 else None
+    return int(wait) if 0 < wait <= _LONGEST_WAIT_MS else None
 
 
 def _number(text: str | None) -> float | None:

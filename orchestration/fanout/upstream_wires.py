@@ -25,6 +25,9 @@ _FINISH: Final[dict[str, FinishReason]] = {
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "tool_use": "tool_calls",
+    "MALFORMED_FUNCTION_CALL": "tool_calls",
+    "UNEXPECTED_TOOL_CALL": "tool_calls",
+    "TOO_MANY_TOOL_CALLS": "tool_calls",
 }
 _FILTERED: Final = frozenset(
     {"content_filter", "refusal", "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"}
@@ -225,7 +228,14 @@ class AnthropicWire(UpstreamWire):
 
 
 class GeminiWire(UpstreamWire):
-    """``streamGenerateContent`` chunks; the one with a finish reason is the last with text."""
+    """``streamGenerateContent`` chunks; the one with a finish reason is the last with text.
+
+    That reason is STOP also of an answer that called a tool: the call itself says so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._called = False
 
     def _fold(self, data: dict[str, Any]) -> Seen:
         usage = data.get("usageMetadata")
@@ -244,9 +254,14 @@ class GeminiWire(UpstreamWire):
         candidate = candidates[0] if isinstance(candidates, list) and candidates else None
         if not isinstance(candidate, dict):
             return Seen()
+        parts = _inside(candidate, "content", "parts")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict) and isinstance(part.get("functionCall"), dict):
+                self._called = True
         if isinstance(reason := candidate.get("finishReason"), str):
             self._finish(reason)
-        parts = _inside(candidate, "content", "parts")
+            if self._called and self.finish_reason == "stop":
+                self.finish_reason = "tool_calls"
         thought = "".join(
             part["text"]
             for part in (parts if isinstance(parts, list) else ())

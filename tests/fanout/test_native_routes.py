@@ -116,6 +116,14 @@ async def test_an_answer_that_reached_its_limit_says_so(provider: str) -> None:
     assert got.finish_reason == "length"
 
 
+async def test_an_answer_that_called_a_tool_says_so_where_its_finish_reason_does_not() -> None:
+    told = gemini("")
+    told["candidates"][0]["content"]["parts"] = [{"functionCall": {"name": "look_up", "args": {}}}]
+    for events in ([gemini("Light "), told, gemini("", finishReason="STOP")], GEMINI):
+        got, _ = await asked("google", sse(*events))
+        assert got.finish_reason == ("tool_calls" if told in events else "stop")
+
+
 @BOTH
 async def test_a_filtered_answer_is_a_failure(provider: str) -> None:
     *_, events, _ = ROUTES[provider]

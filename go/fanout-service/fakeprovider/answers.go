@@ -25,10 +25,10 @@ var answers = []script{
 	{name: "content-filter", does: "Three words, then the provider's filter.", streams: completely, run: func(s *session) {
 		s.stream(words(s, 3), 10, "content_filter")
 	}},
-	{name: "tool-calls", does: "Three words, then the finish reason of a tool call, and none.", streams: completely, run: func(s *session) {
+	{name: "tool-calls", does: "Three words, then the finish reason of a tool call, and none; on gemini, whose reason does not tell, the call too.", streams: completely, run: func(s *session) {
 		s.stream(words(s, 3), 10, "tool_calls")
 	}},
-	{name: "tool-call-parts", does: "Three words, then a tool call in parts; in one piece its finish reason alone.", streams: completely, run: toolCallParts},
+	{name: "tool-call-parts", does: "Three words, then a tool call in parts; in one piece as `tool-calls`.", streams: completely, run: toolCallParts},
 	{name: "unknown-finish", does: "A finish reason nobody knows.", streams: completely, run: func(s *session) { s.stream(words(s, 3), 10, "because") }},
 	{name: "refusal", does: "OpenAI's own refusal text beside the answer.", on: "openai", streams: completely, run: func(s *session) {
 		s.open()

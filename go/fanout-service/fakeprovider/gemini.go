@@ -113,7 +113,11 @@ func (g *gemini) ending(s *session, reason string, u *counts) {
 	if u != nil {
 		extra = `,"usageMetadata":` + geminiUsage(*u)
 	}
-	s.event(g.chunk(s, candidate(`{"text":""}`, geminiReason(reason)), extra))
+	part := `{"text":""}`
+	if reason == "tool_calls" {
+		part = geminiCall
+	}
+	s.event(g.chunk(s, candidate(part, geminiReason(reason)), extra))
 }
 
 func (g *gemini) usage(s *session, u counts) {
@@ -163,13 +167,19 @@ func (g *gemini) oddity(s *session, kind oddity) {
 }
 
 func (g *gemini) toolCall(s *session) {
-	s.event(g.chunk(s, candidate(`{"functionCall":{"name":"look_up","args":{"q":"blue"}}}`, ""), ""))
+	s.event(g.chunk(s, candidate(geminiCall, ""), ""))
 }
+
+// geminiCall is all that says a tool was called: the finish reason is STOP, as of any answer.
+const geminiCall = `{"functionCall":{"name":"look_up","args":{"q":"blue"}}}`
 
 func (g *gemini) whole(s *session) string {
 	part := `{"text":` + quote(s.said.String()) + `}`
 	if s.thought.Len() > 0 {
 		part = `{"text":` + quote(s.thought.String()) + `,"thought":true},` + part
+	}
+	if s.finish == "tool_calls" {
+		part += "," + geminiCall
 	}
 	extra := ""
 	if u := s.counts(); u != nil {

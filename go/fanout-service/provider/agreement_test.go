@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 
@@ -19,6 +20,7 @@ import (
 // outcomes are what an answer comes to in every format: a fanout.FinishReason or a fanout.Kind.
 var outcomes = map[string]any{
 	"ok": fanout.FinishStop, "length": fanout.FinishLength, "content-filter": fanout.ContentFilter, "unknown-finish": fanout.FinishStop,
+	"tool-calls": fanout.FinishToolCalls, "tool-call-parts": fanout.FinishToolCalls,
 	"reasoning": fanout.FinishStop, "interleaved": fanout.FinishStop, "early-hints": fanout.FinishStop, "big-line": fanout.FinishStop,
 	"crlf": fanout.FinishStop, "cr": fanout.FinishStop, "bom": fanout.FinishStop, "no-space": fanout.FinishStop, "named-events": fanout.FinishStop,
 	"multi-line-data": fanout.FinishStop, "split-utf8": fanout.FinishStop, "pings": fanout.FinishStop, "unknown-event": fanout.FinishStop,
@@ -38,17 +40,23 @@ var outcomes = map[string]any{
 	"reset-before": fanout.Connection, "close-before": fanout.Connection, "not-http": fanout.Connection, "huge-header": fanout.Connection,
 }
 
-func TestTheThreeFormatsAgreeOnWhatBecomesOfAnAnswer(t *testing.T) {
+// formats returns an endpoint of each format at one upstream.
+func formats(t *testing.T) (*http.Client, map[string]*provider.Endpoint) {
+	t.Helper()
 	upstream := httptest.NewUnstartedServer(fakeprovider.New())
 	upstream.Config.ErrorLog = log.New(io.Discard, "", 0)
 	upstream.Start()
-	defer upstream.Close()
+	t.Cleanup(upstream.Close)
 	client := providertest.Client(t)
-	wires := map[string]*provider.Endpoint{
+	return client, map[string]*provider.Endpoint{
 		"openai":    openai.New(provider.Config{BaseURL: upstream.URL + "/v1"}, client),
 		"anthropic": anthropic.New(provider.Config{BaseURL: upstream.URL + "/v1"}, client),
 		"gemini":    gemini.New(provider.Config{BaseURL: upstream.URL + "/v1beta"}, client),
 	}
+}
+
+func TestTheThreeFormatsAgreeOnWhatBecomesOfAnAnswer(t *testing.T) {
+	client, wires := formats(t)
 	for script, want := range outcomes {
 		texts := map[string]bool{}
 		for wire, endpoint := range wires {
@@ -66,6 +74,19 @@ func TestTheThreeFormatsAgreeOnWhatBecomesOfAnAnswer(t *testing.T) {
 		}
 		if len(texts) != 1 {
 			t.Errorf("%s: the texts differ: %v", script, texts)
+		}
+	}
+}
+
+func TestACalledToolIsTheEndOfAnAnswerInOnePieceToo(t *testing.T) {
+	_, wires := formats(t)
+	for _, script := range []string{"tool-calls", "tool-call-parts"} {
+		for wire, endpoint := range wires {
+			call := providertest.Call()
+			call.Model, call.Whole = script+"?delay_ms=0", true
+			if got := outcomeOf(endpoint.Stream(t.Context(), call, fanout.NewKey(providertest.Key), &providertest.Sink{T: t})); got != fanout.FinishToolCalls {
+				t.Errorf("%s, %s: %v", script, wire, got)
+			}
 		}
 	}
 }

@@ -24,6 +24,7 @@ type fold struct {
 	text     jsonwalk.Text
 	thought  jsonwalk.Text
 	said     bool // text has been passed on
+	called   bool // a tool was called, whatever the finish reason will say
 	finish   Finish
 	usage    Usage
 	delta    Delta
@@ -111,10 +112,14 @@ func (f *fold) add(d *Delta) error {
 			return err
 		}
 	}
+	f.called = f.called || d.Called
 	if d.Finish == Unfinished {
 		return nil
 	}
 	f.finish = d.Finish
+	if f.finish == Stopped && f.called {
+		f.finish = CalledTools
+	}
 	f.patience = time.AfterFunc(afterFinish, f.abandon)
 	return f.flush()
 }

@@ -58,6 +58,7 @@ type Wire interface {
 type Delta struct {
 	Pieces    []Piece
 	Generated bool // the model produced something that is no piece, like a tool call
+	Called    bool // it called a tool, in a format whose finish reasons do not say so
 	Idle      bool // a ping: no progress
 	Finish    Finish
 	Usage     Usage

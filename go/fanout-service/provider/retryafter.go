@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// longestWait is the longest time to wait that is believed: beyond it the number means "never" or
-// nonsense.
+// longestWait is the longest time to wait that is believed. A longer one is nonsense, which would
+// shut a key for a day: it counts as not told.
 const longestWait = 24 * time.Hour
 
 // RetryAfter reads how long the provider asks to wait: Retry-After-Ms, or Retry-After in seconds
-// (whole or not) or as a date. Absent, past and unreadable values are 0.
+// (whole or not) or as a date. Absent, past and unreadable values, and those of more than a day, are 0.
 func RetryAfter(header http.Header, now time.Time) time.Duration {
 	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
 		return scale(ms, time.Millisecond)
@@ -26,7 +26,13 @@ func RetryAfter(header http.Header, now time.Time) time.Duration {
 	return 0
 }
 
-func bounded(wait time.Duration) time.Duration { return min(max(wait, 0), longestWait) }
+// bounded is the wait where it is believed, else 0.
+func bounded(wait time.Duration) time.Duration {
+	if wait < 0 || wait > longestWait {
+		return 0
+	}
+	return wait
+}
 
 // scale multiplies without overflow; not-a-number becomes 0.
 func scale(n float64, unit time.Duration) time.Duration {

@@ -23,8 +23,13 @@ func TestRetryAfterIsReadInEveryForm(t *testing.T) {
 		{"negative", "Retry-After", "-5", 0},
 		{"words", "Retry-After", "abc", 0},
 		{"not a number", "Retry-After", "NaN", 0},
-		{"for ever", "Retry-After", "1e300", 24 * time.Hour},
-		{"infinite", "Retry-After", "Inf", 24 * time.Hour},
+		{"for ever", "Retry-After", "1e300", 0},
+		{"infinite", "Retry-After", "Inf", 0},
+		{"a day", "Retry-After", "86400", 24 * time.Hour},
+		{"more than a day", "Retry-After", "86401", 0},
+		{"thirty years", "Retry-After", "1e9", 0},
+		{"thirty years in milliseconds", "Retry-After-Ms", "1e12", 0},
+		{"a date next year", "Retry-After", "Wed, 24 Nov 2027 12:00:00 GMT", 0},
 		{"absent", "X-Other", "1", 0},
 	}
 	for _, c := range cases {

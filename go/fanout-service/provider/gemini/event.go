@@ -90,6 +90,10 @@ func onePart(w *jsonwalk.Cursor, d *provider.Delta) {
 			w.Skip()
 		case "thoughtSignature": // comes with parts of every kind
 			w.Skip()
+		case "functionCall": // the finish reason is STOP all the same
+			d.Called = d.Called || w.Peek() == '{'
+			d.Generated = true
+			w.Skip()
 		default:
 			d.Generated = true
 			w.Skip()

@@ -174,3 +174,25 @@ func TestEveryFinishReasonHasItsEnd(t *testing.T) {
 		t.Errorf("a blocked prompt: %v", got)
 	}
 }
+
+func TestACalledToolIsTheEndWhateverTheFinishReasonSays(t *testing.T) {
+	const call = `{"functionCall":{"name":"look_up","args":{}}}`
+	candidate := func(part, finish string) string {
+		return event(`{"candidates":[{"content":{"parts":[` + part + `]}` + finish + `}]}`)
+	}
+	for name, row := range map[string]struct {
+		stream string
+		want   any
+	}{
+		"before the end":      {candidate(call, "") + candidate(`{"text":""}`, `,"finishReason":"STOP"`), fanout.FinishToolCalls},
+		"with the end":        {candidate(call, `,"finishReason":"STOP"`), fanout.FinishToolCalls},
+		"and cut off":         {candidate(call, "") + candidate(`{"text":""}`, `,"finishReason":"MAX_TOKENS"`), fanout.FinishLength},
+		"none":                {candidate(`{"functionCall":null}`, `,"finishReason":"STOP"`), fanout.FinishStop},
+		"of another choice":   {event(`{"candidates":[{"index":0},{"index":1,"content":{"parts":[`+call+`]}}]}`) + candidate(`{"text":""}`, `,"finishReason":"STOP"`), fanout.FinishStop},
+		"behind an end, late": {candidate(`{"text":""}`, `,"finishReason":"STOP"`) + candidate(call, ""), fanout.FinishStop},
+	} {
+		if got := providertest.Ending(t, subject, row.stream); got != row.want {
+			t.Errorf("%s: %v, want %v", name, got, row.want)
+		}
+	}
+}
