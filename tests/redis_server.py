@@ -1,7 +1,5 @@
 """A real redis-server for a test, empty and on a port of its own."""
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -10,12 +8,17 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from launcher import redis_server
+from launcher.layout import ROOT, Layout
 
 _START_TIMEOUT_S = 10
 
 
 class NoRedis(Exception):
-    """No redis-server was found: the tests of Redis cannot run, which is a failure, not a skip."""
+    """The server that was started does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,16 @@ class RedisServer:
         self.process.wait()
 
 
+@cache
+def _program() -> Path:
+    return redis_server.find(Layout(ROOT, ROOT / ".rex"))
+
+
 @contextmanager
 def running() -> Iterator[RedisServer]:
-    """The server that REX_REDIS_SERVER names, or the one on PATH; raises NoRedis."""
-    program = os.environ.get("REX_REDIS_SERVER") or shutil.which("redis-server")
-    if not program:
-        raise NoRedis("Install redis-server, or name one in REX_REDIS_SERVER.")
+    """A server of the program that ``./rex test`` would find. Raises Failed, and NoRedis where it
+    does not answer: the tests of Redis cannot run then, which is a failure, not a skip."""
+    program = _program()
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="rex-redis-") as folder:

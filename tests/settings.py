@@ -7,7 +7,7 @@ import tempfile
 # found a real provider key could spend money.
 _STATE_DIR = tempfile.mkdtemp(prefix="rex-tests-")
 for _name in [name for name in os.environ if name.startswith(("REX_", "DATABASE_URL", "CACHE_"))]:
-    if _name != "REX_CHROMIUM":
+    if _name not in ("REX_CHROMIUM", "REX_REDIS_SERVER", "REX_LITELLM_PROXY"):
         del os.environ[_name]
 for _name in [
     name for name in os.environ if name.endswith(("_API_KEY", "_API_KEY_FILE", "_BASE_URL"))

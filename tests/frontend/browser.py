@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,22 +9,17 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from launcher.chromium import find
+from launcher.layout import Layout
 from tests.frontend.stage import ROOT
 
-NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 
 
-class NoBrowser(RuntimeError):
-    """No Chromium was found: the browser tests cannot run, which is a failure and not a skip."""
-
-
 def chromium() -> str:
-    """REX_CHROMIUM, or the first Chromium on PATH; raises NoBrowser."""
-    found = os.environ.get("REX_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        raise NoBrowser("Install chromium, or name one in REX_CHROMIUM.")
-    return found
+    """REX_CHROMIUM, or what ``./rex test`` finds. Raises Failed where there is none: the browser
+    tests cannot run then, which is a failure and not a skip."""
+    return os.environ.get("REX_CHROMIUM") or str(find(Layout(ROOT, ROOT / ".rex")))
 
 
 @contextmanager
