@@ -2,7 +2,7 @@
 
 The counterpart of ``go/fanout-service/retry``: another attempt at the same target, the next
 fallback, or the end. Limits and circuit breakers are the service's alone, and so are hedges: a call
-that asks for one gets its first attempt only.
+that asks for one is not hedged.
 """
 
 import asyncio

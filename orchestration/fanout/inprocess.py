@@ -4,8 +4,8 @@ LiteLLM writes the providers' requests and reads their formats. Timers, errors a
 whether an answer is whole are not left to it; see ``exchange.py``. It is imported with the first
 call, in a thread: the import takes seconds.
 
-A call's attempts, fallbacks and cache use are the contract's; hedges are not made here, and there
-are no limits and no circuit breakers.
+A call's attempts, fallbacks and cache use are the contract's; no call is hedged here, and there are
+no limits and no circuit breakers.
 """
 
 import asyncio
@@ -41,6 +41,9 @@ from orchestration.fanout.wire import (
 _NATIVE_BASE_ENDS_BEFORE = {"anthropic": "/v1"}
 # One client serves LiteLLM's own routes: they send the key with each request.
 NATIVE = ("", "")
+# How long a refused key is passed over: an account that was topped up serves again without a
+# restart, and few calls ask in vain.
+REFUSED_S = 60.0
 
 
 class InProcessClient(RelayClient):
@@ -52,7 +55,7 @@ class InProcessClient(RelayClient):
     def __init__(self, endpoints: Mapping[str, Endpoint], cache: AnswerCache | None = None) -> None:
         super().__init__(providers_of(endpoints))
         self._endpoints = endpoints
-        self._refused = dict.fromkeys(endpoints, 0)  # keys, of each provider, from the first on
+        self._refused: dict[tuple[str, str], float] = {}  # until when, by provider and key
         self._attempts = Attempts(self._attempt)
         self._cache = cache
         self._flights = None if cache is None else Flights(cache, self._attempts)
@@ -80,15 +83,21 @@ class InProcessClient(RelayClient):
 
     async def _attempt(self, call: CallRequest, sink: Telling) -> Answer:
         endpoint = self._endpoints[call.provider]
-        keys, key = endpoint.api_keys, self._refused[call.provider]
+        # With every key refused lately, the first tells whether that still holds.
+        keys = self._good_keys(endpoint) or endpoint.api_keys or ("",)
         try:
-            return await self._ask(endpoint, keys[key] if keys else "", call, sink)
+            return await self._ask(endpoint, keys[0], call, sink)
         except CallFault as fault:
-            if fault.kind is ErrorKind.AUTH and self._refused[call.provider] == key < len(keys) - 1:
-                self._refused[call.provider] += 1
-            if fault.kind is ErrorKind.AUTH and key < self._refused[call.provider]:
-                fault.next_key = True
+            if fault.kind is ErrorKind.AUTH:
+                now = asyncio.get_running_loop().time()
+                self._refused[call.provider, keys[0]] = now + REFUSED_S
+                fault.next_key = bool(self._good_keys(endpoint))
             raise
+
+    def _good_keys(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """Those that were not refused lately."""
+        now, name = asyncio.get_running_loop().time(), endpoint.provider.name
+        return tuple(k for k in endpoint.api_keys if self._refused.get((name, k), now) <= now)
 
     async def _ask(
         self, endpoint: Endpoint, api_key: str, call: CallRequest, sink: Telling
