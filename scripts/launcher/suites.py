@@ -1,8 +1,8 @@
 """``./rex test``: everything the tests need, then the Go suite and the Python suite.
 
 With pytest arguments only pytest runs, with them, and what the chosen tests need is looked for when
-the first of them needs it. A suite that cannot run fails the whole, unless
-``--without`` names it: a suite left out in silence looks like one that passed.
+the first of them needs it. A suite that cannot run fails the whole, unless ``--without`` names it:
+a suite left out in silence looks like one that passed.
 """
 
 import argparse
