@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 # Raised when the meaning of a field changes: old entries are then not found, and expire.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,8 @@ class Question:
     ``address`` is the provider's; two servers under one name may hold different models.
     ``messages`` and ``params`` are JSON values as they are sent, parameters that are not sent left
     out. ``candidate`` counts equal questions of one run from 0: whoever asks a model twice wants
-    two answers. ``pipeline`` and ``pipeline_version`` are those of the run.
+    two answers. ``thoughts``: the reasoning is wanted too, and an answer that was kept without it
+    does not serve. ``pipeline`` and ``pipeline_version`` are those of the run.
     """
 
     workspace: str
@@ -43,6 +44,7 @@ class Question:
     messages: Sequence[Mapping[str, Any]]
     params: Mapping[str, Any]
     candidate: int = 0
+    thoughts: bool = False
 
 
 def cache_key(secret: bytes, question: Question) -> str:

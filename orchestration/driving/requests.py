@@ -87,6 +87,7 @@ def _cache_use(run: DrivenRun, call: wire.CallRequest, candidate: int) -> wire.C
         messages=to_builtins(call.messages),
         params={} if call.params is UNSET else to_builtins(call.params),
         candidate=candidate,
+        thoughts=call.thoughts is True,
     )
     # Signed for this purpose alone: the server's key also signs sessions.
     secret = f"rex.cache:{settings.SECRET_KEY}".encode()

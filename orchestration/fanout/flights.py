@@ -121,7 +121,12 @@ class _Flight(Telling):
 
     async def thought(self, text: str) -> None:
         self._measure(text, is_answer=False)
-        await self._say(text, self._thoughts, lambda sink, leads: sink.thought(text))
+
+        async def give(sink: CallSink, leads: bool) -> None:
+            if sink.call.thoughts is True:  # else the first one asked for them, and this one not
+                await sink.thought(text)
+
+        await self._say(text, self._thoughts, give)
 
     async def _say(self, text: str, into: list[str], give: _Told) -> None:
         while self.must_wait(text):

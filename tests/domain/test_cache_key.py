@@ -44,6 +44,7 @@ questions = st.builds(
     messages=messages,
     params=params,
     candidate=st.integers(0, 3),
+    thoughts=st.booleans(),
 )
 
 

@@ -80,7 +80,11 @@ func (r *reader) read(event *fanout.Event) error {
 		r.call.tell(event)
 	case fanout.Started:
 		r.start(event)
-	case fanout.Thought, fanout.Chunk:
+	case fanout.Thought:
+		if r.call.spec.Thoughts { // who shares may not have asked for what the first one did
+			return r.say(event)
+		}
+	case fanout.Chunk:
 		return r.say(event)
 	case fanout.AttemptFailed:
 		if r.leads {
