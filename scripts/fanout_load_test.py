@@ -88,8 +88,13 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         # A little of everything is no reason to write over the whole.
         options.label = "quick" if options.quick else "service"
     if options.peers is None:
-        options.peers = ["none"] if options.quick else list(PEERS)
+        options.peers = _peers(options.quick)
     return options
+
+
+def _peers(quick: bool) -> list[str]:
+    """The peers that are measured where none are named."""
+    return ["none"] if quick else list(PEERS)
 
 
 def run(layout: Layout, options: argparse.Namespace) -> dict[str, Any]:
@@ -136,6 +141,8 @@ def _said(options: argparse.Namespace) -> list[str]:
     said = ["--quick"] if options.quick else []
     if options.only != list(SECTIONS):
         said += ["--only", *options.only]
+    if options.peers != _peers(options.quick):
+        said += ["--peers", *options.peers]
     if options.checkout != ROOT:
         said += ["--checkout", "DIR"]
     return [*said, "--label", options.label] if options.label not in ("service", "quick") else said

@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ class Bench:
     peers: dict[str, Peer]
     say: Callable[[str], None]
     problems: list[str] = field(default_factory=list)
+    patience_s: float = 180
 
     def direct(self, model: str) -> dict[str, Any]:
         return self._chat(self.upstream, f"{self.upstream.url}/v1/chat/completions", model)
@@ -137,17 +138,36 @@ class Bench:
 
     def measure(self, what: str, **spec: Any) -> dict[str, Any] | None:
         """One measurement by the generator; None, and a problem in the report, when it fails."""
-        done = subprocess.run(
-            [self.generator, "measure"],
-            input=json.dumps({"what": what, "spec": spec}).encode(),
-            capture_output=True,
-            check=False,
-            timeout=180,
-        )
-        if done.returncode == 0:
-            result: dict[str, Any] = json.loads(done.stdout)
-            return result
-        said = done.stderr.decode(errors="replace").strip().removeprefix("fanoutload: ")
-        self.problems.append(f"{what} against {spec['target']['url'].rpartition('/')[2]}: {said}")
-        self.say(f"    {what}: {said}")
+        about = f"{what} against {spec['target']['url'].rpartition('/')[2]}"
+        return self.run(about, [self.generator, "measure"], {"what": what, "spec": spec})
+
+    def run(
+        self,
+        about: str,
+        command: Sequence[str | Path],
+        spec: Mapping[str, Any],
+        env: Mapping[str, str] | None = None,
+    ) -> dict[str, Any] | None:
+        """What a program that is given ``spec`` says; None, and a problem in the report, when it
+        fails or hangs: what was measured before is not lost by it."""
+        try:
+            done = subprocess.run(
+                command,
+                input=json.dumps(spec).encode(),
+                capture_output=True,
+                env=env,
+                check=False,
+                timeout=self.patience_s,
+            )
+        except subprocess.TimeoutExpired:
+            said = f"no end within {self.patience_s:g} s"
+        else:
+            if done.returncode == 0:
+                result: dict[str, Any] = json.loads(done.stdout)
+                return result
+            # Of a traceback its last line.
+            said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        said = said.removeprefix("fanoutload: ")
+        self.problems.append(f"{about}: {said}")
+        self.say(f"    {about}: {said}")
         return None

@@ -1,8 +1,6 @@
 """The same fan-outs through the Python path (LiteLLM in process) and through the service."""
 
-import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -57,21 +55,7 @@ def _run(
         "PYTHONPATH": str(checkout),
         f"REX_PROVIDER_{PROVIDER.upper()}_BASE_URL": f"{bench.upstream.url}/v1",
     }
-    done = subprocess.run(
-        [sys.executable, _CLIENT],
-        input=json.dumps(spec).encode(),
-        capture_output=True,
-        env=env,
-        check=False,
-        timeout=180,
-    )
-    if done.returncode == 0:
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
-    said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    bench.problems.append(f"the {backend} path, {at_once} at once: {said}")
-    bench.say(f"    {backend}: {said}")
-    return None
+    return bench.run(f"the {backend} path, {at_once} at once", [sys.executable, _CLIENT], spec, env)
 
 
 def _figures(backend: str, at_once: int, of: list[dict[str, Any]]) -> dict[str, Any]:

@@ -63,6 +63,10 @@ def verdicts(sections: Mapping[str, Any]) -> Iterator[Verdict]:
         if entry["target"] == "service":
             what = f"{entry['calls']} calls closed after {entry['how']}"
             yield Verdict(what, "ms", 100, entry["last_ms"]["max"])
+            # A round that leaves one open has no such time, and would go unseen above.
+            opened, closed = sum(entry["opened"]), sum(entry["closed"])
+            left = opened - closed if opened else None
+            yield Verdict("those that stayed open", "", 0, left)
     yield from _paths(sections.get("paths", []))
     yield from _storms(sections.get("storms", {}))
 

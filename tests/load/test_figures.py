@@ -108,6 +108,17 @@ def test_both_sides_of_the_go_path_count_against_the_python_path() -> None:
     assert "not measured" in [str(verdict) for verdict in verdicts(alone)][1]
 
 
+def test_a_call_that_stays_open_is_missed_though_its_round_has_no_time() -> None:
+    def told(closed: list[int], times: list[float | None]) -> list[str]:
+        entry = {"target": "service", "how": "cancel", "calls": 5, "opened": [5, 5]}
+        entry |= {"closed": closed, "last_ms": spread(times)}
+        return [str(verdict).rpartition(": ")[2] for verdict in verdicts({"leaving": [entry]})]
+
+    assert told([5, 5], [7.0, 8.0]) == ["reached", "reached"]
+    assert told([5, 4], [7.0, None]) == ["reached", "MISSED"]
+    assert told([0, 0], [None, None]) == ["not measured", "MISSED"]
+
+
 def test_every_request_inside_a_retry_after_is_one_too_many() -> None:
     found = {
         "storms": {
