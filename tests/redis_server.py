@@ -57,7 +57,7 @@ def running() -> Iterator[RedisServer]:
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="rex-redis-") as folder:
-        command = [program, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
+        command = [str(program), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
         process = subprocess.Popen(
             [*command, "--save", "", "--appendonly", "no", "--daemonize", "no"],
             stdin=subprocess.DEVNULL,
