@@ -10,7 +10,6 @@ import (
 	fanout "rex/fanout-service"
 	"rex/fanout-service/cache"
 	"rex/fanout-service/limit"
-	"rex/fanout-service/retry"
 )
 
 // attempt is one try at one target, and the sink its provider fills.
@@ -131,7 +130,7 @@ func failureOf(err error) *fanout.Failure {
 
 // giveBack returns the permit, with what came of the attempt: the limits know what that tells them.
 func (a *attempt) giveBack() {
-	outcome := limit.Outcome{Failure: a.failure}
+	outcome := limit.Outcome{Failure: a.failure, Neutral: a.failure == errLeaving}
 	if a.usage != nil {
 		outcome.Tokens = a.usage.InputTokens + a.usage.OutputTokens
 	}
@@ -157,7 +156,7 @@ func (a *attempt) close(wait time.Duration) {
 // decisive is the failure that says what may follow. When two raced and both failed it is that of
 // the first: what follows goes to its target.
 func (a *attempt) decisive() *fanout.Failure {
-	if a.race == nil || retry.Final(a.failure.Kind) {
+	if a.race == nil || final(a.failure) {
 		return a.failure
 	}
 	if first := a.race.first.failure; first != nil && first.Kind != fanout.StopSuperseded {

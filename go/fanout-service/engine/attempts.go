@@ -70,6 +70,9 @@ func (w *attempts) run(ctx context.Context) fanout.Event {
 func (w *attempts) next(a *attempt) retry.Decision {
 	now := time.Now()
 	failure := a.decisive()
+	if final(failure) {
+		return retry.Decision{Action: retry.GiveUp}
+	}
 	if w.anotherKey(a, failure, now) {
 		return retry.Decision{Action: retry.Retry, Reason: fanout.Again}
 	}
@@ -89,6 +92,9 @@ func (w *attempts) next(a *attempt) retry.Decision {
 	}
 	return next
 }
+
+// final says whether nothing may follow a failure.
+func final(failure *fanout.Failure) bool { return failure == errLeaving || retry.Final(failure.Kind) }
 
 // anotherKey says whether a refused key is all that was wrong, and others are left: the next attempt
 // gets one of them. It costs none of the call's attempts and nothing of the provider's budget.
@@ -129,7 +135,7 @@ func (w *attempts) try(ctx context.Context, reason fanout.Reason) *attempt {
 	a.observe()
 	if err := a.admit(w.waiting); err != nil {
 		a.failure = failureOf(err)
-		if !retry.Final(a.failure.Kind) { // refused; what was stopped while it waited has never begun
+		if !final(a.failure) { // refused; what was stopped while it waited has never begun
 			w.tellStarted(a)
 		}
 		return a

@@ -87,6 +87,7 @@ type Engine struct {
 	mu       sync.Mutex
 	running  map[string]*Run // nil while a Start is still under way
 	draining bool
+	leaving  bool // StopAll was called
 
 	open  atomic.Int64 // calls
 	bytes atomic.Int64 // that are held, without the text of flights
@@ -184,6 +185,9 @@ func (e *Engine) Start(ctx context.Context, request fanout.Request, received tim
 	run := newRun(ctx, e, request, bytes, received)
 	e.mu.Lock()
 	e.running[request.ID] = run
+	if e.leaving { // since its place was reserved
+		run.stop(errLeaving)
+	}
 	e.mu.Unlock()
 	run.begin()
 	return run, nil
@@ -265,6 +269,23 @@ func (e *Engine) Drain(ctx context.Context) error {
 	}
 	return nil
 }
+
+// StopAll takes no more, and ends every open call because the service is shutting down. Readers still get what there
+// is, the failures among it: to come again, elsewhere, is of use.
+func (e *Engine) StopAll() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.draining, e.leaving = true, true
+	for _, run := range e.running {
+		if run != nil {
+			run.stop(errLeaving)
+		}
+	}
+}
+
+// errLeaving is why calls end that a drain had no more time for. Its kind asks their client to come
+// again; here it is as final as a stop, and says nothing of a provider.
+var errLeaving = &fanout.Failure{Kind: fanout.Overloaded, Blameless: true, Fact: "the service is shutting down"}
 
 // Wait returns when every goroutine of a call, or of what calls share, has ended.
 func (e *Engine) Wait() { e.works.Wait() }

@@ -105,6 +105,7 @@ var ends = []struct {
 		e.Cancel("r", "", fanout.StopSuperseded)
 	}, fanout.StopSuperseded},
 	{"stop a slow reader's", func(_ *engine.Engine, run *engine.Run, _ context.CancelFunc) { run.Stop(fanout.SlowReader) }, fanout.SlowReader},
+	{"the service leaves", func(e *engine.Engine, _ *engine.Run, _ context.CancelFunc) { e.StopAll() }, fanout.Overloaded},
 	{"deadline", nil, fanout.Deadline},
 	{"disconnect", func(_ *engine.Engine, _ *engine.Run, leave context.CancelFunc) { leave() }, ""},
 }

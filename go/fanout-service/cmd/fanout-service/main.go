@@ -111,8 +111,12 @@ func serve(ctx context.Context, s settings, out *telemetry.Writer) error {
 	return err
 }
 
+// lastWords is how long readers may take for the failures of what a drain had no more time for.
+const lastWords = time.Second
+
 // drain lets the fan-outs in flight finish. The service says at once that it is not ready, and
-// goes on answering until they are over.
+// goes on answering until they are over. What is left when the limit has passed is ended with a
+// failure, which its readers still get.
 func drain(why error, limit time.Duration, e *engine.Engine, log *slog.Logger) {
 	if errors.Is(why, errParentGone) {
 		limit = 0
@@ -120,7 +124,17 @@ func drain(why error, limit time.Duration, e *engine.Engine, log *slog.Logger) {
 	log.Info("draining", "in_flight", e.InFlight(), "limit_s", limit.Seconds())
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	if err := e.Drain(ctx); err != nil {
-		log.Warn("drain cut short", "in_flight", e.InFlight())
+	if e.Drain(ctx) == nil {
+		return
+	}
+	log.Warn("drain cut short", "in_flight", e.InFlight())
+	if errors.Is(why, errParentGone) {
+		return
+	}
+	e.StopAll()
+	ctx, cancel = context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	if e.Drain(ctx) != nil {
+		log.Warn("readers left without the end", "in_flight", e.InFlight())
 	}
 }

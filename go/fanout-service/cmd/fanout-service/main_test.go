@@ -197,8 +197,11 @@ func TestTheDrainIsBounded(t *testing.T) {
 	response := service.ask("no-headers")
 	defer func() { _ = response.Body.Close() }()
 	service.end()
-	if raw, err := io.ReadAll(response.Body); err == nil || strings.Contains(string(raw), `"end":`) {
-		t.Errorf("the stream was not cut: %v %s", err, raw)
+	raw, err := io.ReadAll(response.Body)
+	for _, want := range []string{`"kind":"overloaded"`, `(the service is shutting down)`, `"retryable":true`, `"failed":1`} {
+		if err != nil || !strings.Contains(string(raw), want) {
+			t.Errorf("%s is missing: %v %s", want, err, raw)
+		}
 	}
 }
 
