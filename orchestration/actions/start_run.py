@@ -135,6 +135,9 @@ def _write(run: Run, models: tuple[str, ...]) -> None:
 
 def _digest(request: RunRequest) -> str:
     body = asdict(replace(request, idempotency_key=None))
+    if request.cache is None:
+        # The field is younger than runs that are stored, and sent again without it they are theirs.
+        del body["cache"]
     # Lone surrogates are refused further down; here they must not stop the digest.
     return hashlib.sha256(json.dumps(body, default=str).encode()).hexdigest()
 

@@ -1,5 +1,6 @@
 """Twenty at once: one run per key, one driver per run, one stop, one end."""
 
+import hashlib
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -90,6 +91,17 @@ def test_of_twenty_requests_that_share_a_key_one_is_taken_and_the_others_are_tol
     assert {each.code for each in refused} == {"idempotency_conflict"}
     assert len(refused) == RACERS - 1, results
     assert Run.objects.everywhere().count() == 1
+
+
+def test_a_run_of_before_there_was_a_cache_is_found_by_its_key_still(alice: Person) -> None:
+    first = start_run(actor=alice.actor, request=RunRequest(prompt="Why?", idempotency_key="k1"))
+    # What the release before the field made of this request.
+    body = '{"prompt": "Why?", "pipeline": null, "models": null, "replay_of": null, '
+    stored = hashlib.sha256(f'{body}"idempotency_key": null}}'.encode()).hexdigest()
+    assert first.body_sha256 == stored
+    other = RunRequest(prompt="Why?", cache="off", idempotency_key="k1")
+    with pytest.raises(InvalidRun, match="another request"):
+        start_run(actor=alice.actor, request=other)
 
 
 def test_twenty_requests_without_a_key_are_twenty_runs(alice: Person) -> None:
