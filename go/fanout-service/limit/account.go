@@ -166,9 +166,29 @@ func (l *lane) choose(tokens float64, now time.Time) choice {
 		failure.RetryAfter = rest
 		return choice{failure: failure}
 	case !blocked:
-		return choice{failure: fanout.Fail(fanout.Auth, "no key is left")}
+		return choice{failure: l.refused(now)}
 	}
 	return c
+}
+
+// refused is the failure of a call when the provider has refused every key. It says when the next of
+// them is tried again.
+func (l *lane) refused(now time.Time) *fanout.Failure {
+	fact := "no key is left"
+	if len(l.keys) == 1 && l.keys[0].Reveal() == "" {
+		fact = "the provider refuses calls without a key"
+	}
+	failure := fanout.Fail(fanout.Auth, "%s", fact)
+	for i, each := range l.lines {
+		rest := probeRest // it is being tried now
+		if s := each.stands(0, now); s.again.After(now) {
+			rest = s.again.Sub(now)
+		}
+		if i == 0 || rest < failure.RetryAfter {
+			failure.RetryAfter = rest
+		}
+	}
+	return failure
 }
 
 // tooEarly is the failure of a call that may not be sent before its deadline.
@@ -188,5 +208,6 @@ func (l *line) state(provider, model string, now time.Time) TargetState {
 		Provider: provider, KeyID: l.account.key.ID(), Model: model,
 		InFlight: l.bound.inUse, Limit: places, Breaker: l.breaker.state.String(),
 		NotBefore: later(l.account.gate.wish(now), l.gate.wish(now)),
+		Refused:   l.account.death.dead || l.death.dead,
 	}
 }

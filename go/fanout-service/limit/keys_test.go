@@ -25,18 +25,29 @@ func TestARefusedKeyIsLeftAloneAndTriedAgain(t *testing.T) {
 			p.Done(Outcome{})
 		}
 		admit(t, l, ask).Done(Outcome{Failure: &fanout.Failure{Kind: fanout.Auth, Status: http.StatusUnauthorized}})
-		if f := refused(t, l, ask); f.Kind != fanout.Auth {
-			t.Error(f)
+		time.Sleep(time.Minute)
+		if f := refused(t, l, ask); f.Kind != fanout.Auth || f.Fact != "no key is left" || f.RetryAfter != deadFor-time.Minute {
+			t.Error(f, f.RetryAfter)
+		}
+		for _, s := range l.Targets() {
+			if !s.Refused {
+				t.Errorf("not told: %+v", s)
+			}
 		}
 		time.Sleep(deadFor)
 		probe, second := admit(t, l, ask), admit(t, l, ask)
 		if probe.Key() == second.Key() {
 			t.Error("two probes of one key")
 		}
-		if f := refused(t, l, ask); f.Kind != fanout.Auth {
-			t.Error(f)
+		if f := refused(t, l, ask); f.Kind != fanout.Auth || f.RetryAfter != probeRest {
+			t.Error(f, f.RetryAfter)
 		}
 		probe.Done(Outcome{})
+		for _, s := range l.Targets() {
+			if s.Refused != (s.KeyID == second.Key().ID()) {
+				t.Errorf("%+v", s)
+			}
+		}
 		for _, p := range []*Permit{admit(t, l, ask), admit(t, l, ask)} { // alive: no longer one at a time
 			p.Done(Outcome{})
 		}
@@ -49,6 +60,16 @@ func TestARefusedKeyIsLeftAloneAndTriedAgain(t *testing.T) {
 			p.Done(Outcome{})
 		}
 	})
+}
+
+func TestAProviderWithoutAKeyIsNotToldThatOneIsMissing(t *testing.T) {
+	l := New(Config{}, nil, nil)
+	ask := askFor("a")
+	ask.Keys = []fanout.Key{fanout.NewKey("")}
+	admit(t, l, ask).Done(Outcome{Failure: &fanout.Failure{Kind: fanout.Auth, Status: http.StatusUnauthorized}})
+	if f := refused(t, l, ask); f.Fact != "the provider refuses calls without a key" || f.RetryAfter <= 0 {
+		t.Error(f, f.RetryAfter)
+	}
 }
 
 func TestAForbiddenModelTakesTheKeyFromNobodyElse(t *testing.T) {

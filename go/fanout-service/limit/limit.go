@@ -52,4 +52,5 @@ type TargetState struct {
 	Queued                 int       // calls that wait for the model, told with its first key alone so that sums are right
 	Breaker                string    // closed, open or half_open
 	NotBefore              time.Time // nothing is sent before; zero: no such wish
+	Refused                bool      // the provider refused the key, and has not taken it again since
 }

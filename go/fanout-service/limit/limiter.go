@@ -43,7 +43,7 @@ func (l *Limiter) room(provider string) *room {
 
 // Admit waits until the attempt may be sent. Its error is context.Cause(ctx) or a *fanout.Failure:
 // circuit_open, queue_full, rate_limited when nothing may be sent before the deadline, deadline when
-// that passed in the queue, auth when every key was refused.
+// that passed in the queue, auth when every key was refused, with the time until one is tried again.
 func (l *Limiter) Admit(ctx context.Context, ask Ask) (*Permit, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)

@@ -152,6 +152,8 @@ var limiterNumbers = []struct {
 			left := time.Until(s.NotBefore)
 			return left.Seconds(), left > 0
 		}},
+	{limiterDesc("rex_fanout_key_refused", "1 while the provider refuses the key for the model and it is left alone but for probes; else 0."), true,
+		func(s limit.TargetState) (float64, bool) { return truth(s.Refused), true }},
 	{limiterDesc("rex_fanout_breaker_state", "The circuit breaker: 0 closed, 1 half open, 2 open."), false,
 		func(s limit.TargetState) (float64, bool) { n, ok := breakers[s.Breaker]; return n, ok }},
 }
