@@ -5,17 +5,17 @@ installed is not left out silently: the report says it was not measured, and why
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fanout_load.processes import Program, Stack, free_port
+from launcher import frontend
 from launcher.failure import Failed
 from launcher.layout import Layout
-from launcher.python_env import uv, uv_environ
+from launcher.python_env import install_apart
 from launcher.stamps import digest_of, replacing, stamped, write_stamp
-from launcher.steps import run_tool, step, tool_environment
+from launcher.steps import run_tool, step
 
 # Bifrost is published as a Go module and as a download of its makers. The module proxy answers
 # "This module version is not available" for github.com/maximhq/bifrost/transports, and a program
@@ -58,28 +58,9 @@ def start_peers(
 def _python(layout: Layout) -> Path:
     """An environment of the Python peers alone."""
     lock, target = layout.requirements / "peers.lock", layout.state / "peers" / "venv"
-    digest = digest_of([lock])
-    if not stamped(target / "stamp", digest):
-        tool, env = uv(layout), uv_environ(layout)
-        target.parent.mkdir(exist_ok=True)
+    if not stamped(target / "stamp", digest_of([lock])):
         with step("Installing the Python peers", "LiteLLM's proxy and TensorZero; 700 MB"):
-            # In its place, not beside it: the programs of an environment know where it is.
-            run_tool(
-                layout, "Making an environment", [tool, "venv", "--clear", "-q", target], env=env
-            )
-            command: list[str | Path] = [
-                tool,
-                "pip",
-                "install",
-                "-q",
-                "--require-hashes",
-                "-p",
-                target,
-                "-r",
-                lock,
-            ]
-            run_tool(layout, "Installing the Python peers", command, env=env)
-            write_stamp(target / "stamp", digest)
+            install_apart(layout, "Installing the Python peers", lock.name, target)
     return target / "bin"
 
 
@@ -155,19 +136,19 @@ def _version(programs: Path, package: str) -> str:
 def _portkey(layout: Layout, stack: Stack, upstream: str, models: Mapping[str, str]) -> Peer:
     source, target = layout.requirements / "portkey", layout.state / "peers" / "portkey"
     digest = digest_of([source / "package-lock.json"])
+    tool = frontend.node(layout)
     if not stamped(target / "stamp", digest):
         target.parent.mkdir(exist_ok=True)
         with step("Installing Portkey's gateway", "from npm"), replacing(target) as fresh:
             for name in ("package.json", "package-lock.json"):
                 (fresh / name).write_bytes((source / name).read_bytes())
-            command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            env = tool_environment(layout, os.environ)
-            run_tool(layout, "Installing Portkey's gateway", command, env=env, cwd=fresh)
+            command = [*tool.npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+            run_tool(layout, "Installing Portkey's gateway", command, env=tool.env, cwd=fresh)
             write_stamp(fresh / "stamp", digest)
     gateway = target / "node_modules" / "@portkey-ai" / "gateway"
     port = free_port()
     start: list[str | Path] = [
-        "node",
+        tool.command,
         gateway / "build" / "start-server.js",
         "--headless",
         f"--port={port}",
