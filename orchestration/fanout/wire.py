@@ -16,10 +16,11 @@ from orchestration.domain.errors import ErrorKind
 Id = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:-]{1,128}\Z")]
 ProviderName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,31}\Z")]
 ModelName = Annotated[str, Meta(max_length=256, pattern=r"^[^\x00-\x20\x7f]+\Z")]
+Text = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
 Count = Annotated[int, Meta(ge=0)]
 HttpStatus = Annotated[int, Meta(ge=100, le=999)]
 Milliseconds = Annotated[int, Meta(ge=1, le=3_600_000)]
-StopText = Annotated[str, Meta(min_length=1, max_length=256)]
+StopText = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00]*\Z")]
 MediaType = Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
 Base64 = Annotated[
     str,
@@ -43,7 +44,7 @@ class WireError(Exception):
 
 
 class TextPart(Struct, frozen=True, forbid_unknown_fields=True, tag="text"):
-    text: str
+    text: Text
 
 
 class ImagePart(Struct, frozen=True, forbid_unknown_fields=True, tag="image"):
@@ -59,7 +60,7 @@ Part = TextPart | ImagePart
 
 class Message(Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["system", "user", "assistant"]
-    content: str | Annotated[tuple[Part, ...], Meta(min_length=1, max_length=64)]
+    content: Text | Annotated[tuple[Part, ...], Meta(min_length=1, max_length=64)]
 
     @property
     def text(self) -> str:
@@ -296,12 +297,22 @@ def _check_call(call: CallRequest, path: str) -> None:
     if hedge is not UNSET and (hedge.provider is UNSET) is not (hedge.model is UNSET):
         missing = "provider" if hedge.provider is UNSET else "model"
         raise WireError("a target has both", f"{path}.hedge.{missing}")
+    if call.params is not UNSET and _holds_null_character(call.params.response_format):
+        raise WireError("the text holds U+0000", f"{path}.params.response_format")
     for at, message in enumerate(call.messages):
         if isinstance(message.content, str):
             continue
         for position, part in enumerate(message.content):
             if isinstance(part, ImagePart):
                 _check_image(part, f"{path}.messages[{at}].content[{position}]")
+
+
+def _holds_null_character(value: object) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return any(map(_holds_null_character, (*value.keys(), *value.values())))
+    return isinstance(value, list) and any(map(_holds_null_character, value))
 
 
 def _check_image(image: ImagePart, path: str) -> None:

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"rex/fanout-service/jsonwalk"
@@ -116,7 +117,10 @@ func (f fields) text() (string, error) {
 	}
 	raw := f.walk.Raw()
 	inside := raw[1 : len(raw)-1]
-	if bytes.IndexByte(inside, '\\') < 0 && utf8.Valid(inside) {
+	if !isUnicode(inside) {
+		return "", invalid("", notUnicode)
+	}
+	if bytes.IndexByte(inside, '\\') < 0 {
 		return string(inside), nil
 	}
 	var text string
@@ -180,7 +184,50 @@ func (f fields) rawObject() (json.RawMessage, error) {
 	if f.walk.Peek() != '{' {
 		return nil, invalid("", "Expected an object.")
 	}
-	return bytes.Clone(f.walk.Raw()), nil
+	raw := f.walk.Raw()
+	if !isUnicode(raw) {
+		return nil, invalid("", notUnicode)
+	}
+	return bytes.Clone(raw), nil
+}
+
+const notUnicode = "The text holds invalid UTF-8, half of a surrogate pair, or U+0000."
+
+// isUnicode says whether the text in a piece of JSON reaches a provider as it was sent. The grammar
+// allows for bytes and escapes that are no text; readers replace them, each in its own way, and
+// nobody would hear of it.
+func isUnicode(piece []byte) bool {
+	if !utf8.Valid(piece) {
+		return false
+	}
+	for at := bytes.IndexByte(piece, '\\'); at >= 0; at = bytes.IndexByte(piece, '\\') {
+		piece = piece[at:]
+		unit, ok := escapedUnit(piece)
+		if !ok {
+			piece = piece[2:] // like \n
+			continue
+		}
+		piece = piece[6:]
+		if utf16.IsSurrogate(unit) {
+			other, _ := escapedUnit(piece)
+			if utf16.DecodeRune(unit, other) == utf8.RuneError {
+				return false
+			}
+			piece = piece[6:]
+		} else if unit == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// escapedUnit reads \uXXXX at the beginning of a piece whose grammar is right.
+func escapedUnit(piece []byte) (unit rune, ok bool) {
+	if len(piece) < 6 || piece[0] != '\\' || piece[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(piece[2:6]), 16, 16)
+	return rune(n), err == nil
 }
 
 // within puts a place in front of the field of a refusal.

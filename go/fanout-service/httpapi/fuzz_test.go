@@ -80,7 +80,7 @@ func deep(body []byte) bool {
 // beyondSchema says whether a refusal is for what a schema cannot see.
 func beyondSchema(err error) bool {
 	r := (*refusal)(nil)
-	return errors.As(err, &r) && slices.Contains([]string{"Given twice.", "Call ids are unique.", "Nested too deeply."}, r.message)
+	return errors.As(err, &r) && slices.Contains([]string{"Given twice.", "Call ids are unique.", "Nested too deeply.", notUnicode}, r.message)
 }
 
 // isAll checks that no call got lost.

@@ -101,6 +101,11 @@ func TestMalformedBodiesAreRefused(t *testing.T) {
 		{"very deep inside", strings.Replace(valid, `"calls":[{`, `"calls":[{"params":{"response_format":{"a":`+strings.Repeat("[", 100_000)+`}},`, 1), 400, ""},
 		{"a huge number", strings.Replace(valid, `"deadline_ms":1000`, `"deadline_ms":1e400`, 1), 400, "deadline_ms"},
 		{"a long unknown name", `{"` + strings.Repeat("x", 1000) + `":1}`, 400, strings.Repeat("x", 64) + "…"},
+		{"invalid UTF-8", strings.Replace(valid, `"content":"`, `"content":"a`+"\xff", 1), 400, "calls[0].messages[0].content"},
+		{"invalid UTF-8 in a schema", strings.Replace(valid, `"calls":[{`, `"calls":[{"params":{"response_format":{"a":"`+"\xc3"+`"}},`, 1), 400, "calls[0].params.response_format"},
+		{"halves in the wrong order", strings.Replace(valid, `"content":"`, `"content":"\udf0d\ud83c`, 1), 400, "calls[0].messages[0].content"},
+		{"two first halves", strings.Replace(valid, `"content":"`, `"content":"\ud83c\ud83c\udf0d`, 1), 400, "calls[0].messages[0].content"},
+		{"half a pair before another escape", strings.Replace(valid, `"content":"`, `"content":"\ud83c\n`, 1), 400, "calls[0].messages[0].content"},
 		{"too large", `{"v":"` + strings.Repeat("x", 17<<20) + `"}`, 413, ""},
 		{"too many messages", strings.Replace(valid, `"messages":[`, `"messages":[`+strings.Repeat(`{"role":"user","content":""},`, 1024), 1), 413, "calls[0].messages"},
 	}
