@@ -16,7 +16,7 @@ from orchestration.actions.claim_runs import claim_runs, release_lease
 from orchestration.actions.drive_run import drive_run
 from orchestration.bridge import in_database
 from orchestration.fanout.client import FanoutUnavailable, ProviderClient
-from orchestration.fanout.select import get_client
+from orchestration.fanout.select import close_client, get_client
 from orchestration.publish import QUEUE, doorbells
 from orchestration.recordings import load_recording
 
@@ -42,11 +42,14 @@ class Runner:
         )
 
     async def stop(self) -> None:
-        """Stop claiming and let every run go: another driver may have it at once."""
+        """Stop claiming and let every run go: another driver may have it at once. Then close the
+        client, unless it was given."""
         tasks = [*self._tasks, *self._driving.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is None:
+            await close_client()
 
     async def _warm(self) -> None:
         """Prepare the client now: in process its import takes seconds, else of the first run."""

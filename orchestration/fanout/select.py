@@ -44,6 +44,14 @@ def get_client(load_recording: LoadRecording | None = None) -> ProviderClient:
     return client
 
 
+async def close_client() -> None:
+    """Let the running event loop's client go, if it has one: what is on its way into the cache is
+    written, and its connections are closed."""
+    client = _clients.pop(asyncio.get_running_loop(), None)
+    if client is not None:
+        await client.aclose()
+
+
 def make_client(
     backend: str, url: str, reach: Mapping[str, Endpoint], load_recording: LoadRecording | None
 ) -> ProviderClient:

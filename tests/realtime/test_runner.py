@@ -14,6 +14,7 @@ from orchestration.actions.claim_runs import LEASE_S, claim_runs
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.bridge import in_database
 from orchestration.domain.run import RUN_ENDED
+from orchestration.fanout import select
 from orchestration.fanout.client import FanoutUnavailable, ProviderClient
 from orchestration.fanout.scripted import Hang, Script, ScriptedClient
 from orchestration.models import Call, Run
@@ -53,6 +54,27 @@ def hanging() -> dict[str, Script]:
 
 def begun() -> int:
     return Call.objects.filter(first_token_ms__isnull=False).count()
+
+
+@pytest.mark.parametrize("given", [False, True])
+async def test_the_runner_closes_the_client_it_got_itself_when_no_run_needs_it(
+    alice: Person, monkeypatch: pytest.MonkeyPatch, given: bool
+) -> None:
+    class Closed(ScriptedClient):
+        driven: int | None = None
+
+        async def aclose(self) -> None:
+            self.driven = len(runner._driving)
+            await super().aclose()
+
+    await in_database(make_run, alice)
+    client = Closed(hanging())
+    monkeypatch.setattr(select, "make_client", lambda *_: client)
+    runner = Runner(client if given else None)
+    runner.start()
+    await until(lambda: begun() == 3, "the calls began")
+    await runner.stop()
+    assert client.driven == (None if given else 0)
 
 
 async def test_a_run_is_taken_the_moment_it_is_asked_not_at_the_next_sweep(
