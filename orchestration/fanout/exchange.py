@@ -193,7 +193,7 @@ class Exchange:
             fact = "redirects are not followed"
         wait = retry_after_ms(response.headers, datetime.now(UTC)) if not fact else None
         status = None if response.status_code == 200 else response.status_code
-        lasting = response.headers.get("x-should-retry") == "false"
+        lasting = response.status_code >= 400 and response.headers.get("x-should-retry") == "false"
         return CallFault(kind, fact, status=status, retry_after_ms=wait, lasting=lasting)
 
     async def _sound_events(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:

@@ -178,6 +178,8 @@ class AnthropicWire(UpstreamWire):
         generated, thought = False, ""
         if kind == "message_start":
             self._count_input(_inside(data, "message", "usage"))
+            # Its count of the output is none yet; this one holds for an answer that breaks off.
+            self.counted = Counted(self._input, None, self._cached)
         elif kind == "content_block_delta":
             generated = True
             if isinstance(said := _inside(data, "delta", "thinking"), str):

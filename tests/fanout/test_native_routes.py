@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
+from orchestration.fanout.call_sink import Counted
 from orchestration.fanout.inprocess import InProcessClient
 from orchestration.fanout.providers import read_endpoints
+from orchestration.fanout.sse import SseEvent
+from orchestration.fanout.upstream_wires import AnthropicWire
 from orchestration.fanout.wire import Params
 from tests.contract.traces import Trace, call, trace
 from tests.fanout.servers import Server, saying, serving
@@ -160,3 +163,11 @@ async def test_an_error_inside_the_stream_has_its_kind() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     got, _ = await asked("anthropic", sse(*ANTHROPIC[:4], error))
     assert got.kind == "overloaded"
+
+
+def test_what_anthropic_counts_at_the_start_is_known_of_an_answer_that_breaks_off() -> None:
+    wire = AnthropicWire()
+    usage = {"input_tokens": 40, "cache_read_input_tokens": 2, "output_tokens": 1}
+    start = {"type": "message_start", "message": {"content": [], "usage": usage}}
+    wire.read(SseEvent(b"message_start", json.dumps(start).encode()))
+    assert wire.counted == Counted(42, None, cached_tokens=2)
