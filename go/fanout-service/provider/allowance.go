@@ -80,7 +80,7 @@ func count(text string) int64 {
 	return n
 }
 
-// untilReset reads a duration, seconds, or a date; 0 when it is none of them.
+// untilReset reads a duration, seconds, or a date; 0 when it is none of them, or more than a day away.
 func untilReset(text string, now time.Time) time.Duration {
 	if text == "" {
 		return 0
