@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,7 +54,7 @@ const (
 func readSettings(env environment) (settings, error) {
 	r := &reader{environment: env}
 	s := settings{
-		listen:         r.text("REX_FANOUT_LISTEN", defaultListen),
+		listen:         r.address("REX_FANOUT_LISTEN", defaultListen),
 		drain:          time.Duration(r.integer("REX_FANOUT_DRAIN_SECONDS", defaultDrain, 0, 3600)) * time.Second,
 		level:          r.level("REX_FANOUT_LOG_LEVEL"),
 		providers:      r.providers(),
@@ -75,7 +76,25 @@ func readSettings(env environment) (settings, error) {
 		}
 		s.limits.Default.MaxConcurrent = most
 	}
+	r.unknown()
 	return s, r.err
+}
+
+// address reads host:port, or unix: and a path.
+func (r *reader) address(name, fallback string) string {
+	value := r.text(name, fallback)
+	if path, isFile := strings.CutPrefix(value, "unix:"); isFile && path != "" {
+		return value
+	}
+	if _, port, err := net.SplitHostPort(value); err != nil || !isPort(port) {
+		r.fail("%s takes host:port with a port from 0 to 65535, or unix: and the path of a socket file", name)
+	}
+	return value
+}
+
+func isPort(text string) bool {
+	_, err := strconv.ParseUint(text, 10, 16)
+	return err == nil
 }
 
 func (r *reader) level(name string) slog.Level {
@@ -152,9 +171,9 @@ func (r *reader) loopback(name string) string {
 	if value == "" {
 		return ""
 	}
-	host, _, err := net.SplitHostPort(value)
+	host, port, err := net.SplitHostPort(value)
 	address, literal := netip.ParseAddr(host)
-	if err != nil || host != "localhost" && (literal != nil || !address.IsLoopback()) {
+	if err != nil || !isPort(port) || host != "localhost" && (literal != nil || !address.IsLoopback()) {
 		r.fail("%s takes an address on loopback, like 127.0.0.1:6060: profiles show memory", name)
 		return ""
 	}

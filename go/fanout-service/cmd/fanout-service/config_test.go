@@ -157,6 +157,14 @@ func TestAWrongEnvironmentIsRefusedByNameAndWithoutItsSecrets(t *testing.T) {
 		{"REX_FANOUT_PPROF_LISTEN", map[string]string{"REX_FANOUT_PPROF_LISTEN": "0.0.0.0:6060"}},
 		{"REX_FANOUT_PPROF_LISTEN", map[string]string{"REX_FANOUT_PPROF_LISTEN": ":6060"}},
 		{"REX_FANOUT_PPROF_LISTEN", map[string]string{"REX_FANOUT_PPROF_LISTEN": "192.168.0.7:6060"}},
+		{"REX_FANOUT_PPROF_LISTEN", map[string]string{"REX_FANOUT_PPROF_LISTEN": "127.0.0.1:http"}},
+		{"REX_FANOUT_LISTEN takes", map[string]string{"REX_FANOUT_LISTEN": "nope"}},
+		{"REX_FANOUT_LISTEN takes", map[string]string{"REX_FANOUT_LISTEN": "127.0.0.1:99999"}},
+		{"REX_FANOUT_LISTEN takes", map[string]string{"REX_FANOUT_LISTEN": "unix:"}},
+		{"REX_PROVIDER_X_API_KEY: REX_PROVIDER_X_BASE_URL is missing", map[string]string{"REX_PROVIDER_X_API_KEY": canary}},
+		{"REX_PROVIDER_X_API_KEY_FILE: REX_PROVIDER_X_BASE_URL is missing", map[string]string{"REX_PROVIDER_X_API_KEY_FILE": fileOf(t, canary)}},
+		{"REX_PROVIDER_X_WIRE: REX_PROVIDER_X_BASE_URL is missing", map[string]string{"REX_PROVIDER_X_WIRE": "gemini"}},
+		{"REX_FANOUT_MAX_CONCURENT: there is no such variable", map[string]string{"REX_FANOUT_MAX_CONCURENT": canary}},
 		{"REX_FANOUT_CONFIG", map[string]string{"REX_FANOUT_CONFIG": "/nowhere"}},
 	} {
 		_, err := readSettings(env(row.pairs))
@@ -166,22 +174,40 @@ func TestAWrongEnvironmentIsRefusedByNameAndWithoutItsSecrets(t *testing.T) {
 	}
 }
 
+func TestAnEnvironmentMayBeSharedWithRexAndWithKubernetes(t *testing.T) {
+	if _, err := readSettings(env(map[string]string{
+		"REX_FANOUT": "go", "REX_FANOUT_URL": "http://127.0.0.1:8099", "REX_FANOUT_LISTEN": "[::1]:0",
+		"REX_FANOUT_SERVICE_HOST": "10.0.0.1", "REX_FANOUT_PORT": "tcp://10.0.0.1:8099", "REX_FANOUT_SERVICE_PORT_8099_TCP_ADDR": "10.0.0.1",
+		"REX_FANOUT_MISSPELT": "",
+	})); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAFaultInTheFileIsToldByItsField(t *testing.T) {
 	for content, field := range map[string]string{
 		`{"limit": {}}`: `"limit"`,
-		`{"limits": {"rules": [{"provider": "openai", "max_concurent": 3}]}}`:       `"max_concurent"`,
-		`{"limits": {"rules": [{"provider": "openai", "max_concurrent": "many"}]}}`: "limits.rules.max_concurrent takes no string",
-		`{"limits": {"rules": [{"provider": "openai"}, {"model": "m"}]}}`:           "limits.rules[1].model needs a provider",
-		`{"limits": {"rules": [{"queue": 3}]}}`:                                     "limits.rules[0].provider is missing",
-		`{"limits": {"rules": [{"provider": "opneai"}]}}`:                           `limits.rules[0].provider: there is no provider "opneai"`,
-		`{"limits": {"rules": [{"provider": "openai", "model": "m", "queue": 3}]}}`: "limits.rules[0].queue",
-		`{"limits": {"default": {"provider": "openai"}}}`:                           "limits.default is for all",
-		`{"limits": {"default": {"queue": -1}}}`:                                    "limits.default.queue is negative",
-		`{"retry": {"budget_ratio": 2}}`:                                            "retry.budget_ratio",
-		`{"retry": {"budget_floor": -2}}`:                                           "retry.budget_floor",
-		`{"retry": {"cap_ms": 0}}`:                                                  "retry.cap_ms",
-		`{} {}`:                                                                     "something follows",
-		``:                                                                          "empty",
+		`{"limits": {"rules": [{"provider": "openai", "max_concurent": 3}]}}`:                                                       `"max_concurent"`,
+		`{"limits": {"rules": [{"provider": "openai", "max_concurrent": "many"}]}}`:                                                 "limits.rules.max_concurrent takes no string",
+		`{"limits": {"rules": [{"provider": "openai"}, {"model": "m"}]}}`:                                                           "limits.rules[1].model needs a provider",
+		`{"limits": {"rules": [{"queue": 3}]}}`:                                                                                     "limits.rules[0].provider is missing",
+		`{"limits": {"rules": [{"provider": "opneai"}]}}`:                                                                           `limits.rules[0].provider: there is no provider "opneai"`,
+		`{"limits": {"rules": [{"provider": "openai", "model": "m", "queue": 3}]}}`:                                                 "limits.rules[0].queue",
+		`{"limits": {"default": {"provider": "openai"}}}`:                                                                           "limits.default is for all",
+		`{"limits": {"default": {"queue": -1}}}`:                                                                                    "limits.default.queue takes 1 or more",
+		`{"limits": {"default": {"queue": 0}}}`:                                                                                     "limits.default.queue takes 1 or more",
+		`{"limits": {"default": {"tokens_per_minute": -1}}}`:                                                                        "limits.default.tokens_per_minute is negative",
+		`{"limits": {"rules": [{"provider": "groq"}, {"provider": "openai", "model": "m"}, {"provider": "openai", "model": "m"}]}}`: "limits.rules[2] is for the same as a rule before it",
+		`{"limits": {"default": {"queue": 5, "queue": 6}}}`:                                                                         "limits.default.queue is there twice",
+		`{"limits": {"rules": [{"Provider": "openai"}]}}`:                                                                           `unknown field "Provider" in limits.rules[0].Provider`,
+		`{"Retry": {}}`:                   `unknown field "Retry"`,
+		`{"retry": {"base_ms": 10000}}`:   "retry.base_ms, the longest first wait, is over retry.cap_ms",
+		`{"retry": {"cap_ms": 100}}`:      "which is 100",
+		`{"retry": {"budget_ratio": 2}}`:  "retry.budget_ratio",
+		`{"retry": {"budget_floor": -2}}`: "retry.budget_floor",
+		`{"retry": {"cap_ms": 0}}`:        "retry.cap_ms",
+		`{} {}`:                           "something follows",
+		``:                                "empty",
 	} {
 		_, err := readSettings(env(map[string]string{"REX_FANOUT_CONFIG": fileOf(t, content)}))
 		if err == nil || !strings.HasPrefix(err.Error(), "REX_FANOUT_CONFIG: ") || !strings.Contains(err.Error(), field) {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,7 +22,8 @@ type environment struct {
 // it may be a secret.
 type reader struct {
 	environment
-	err error
+	err  error
+	read []string // the variables that were asked for
 }
 
 func (r *reader) fail(format string, args ...any) {
@@ -31,6 +34,7 @@ func (r *reader) fail(format string, args ...any) {
 
 // text reads NAME, or the file that NAME_FILE names, without white space around it.
 func (r *reader) text(name, fallback string) string {
+	r.read = append(r.read, name, name+"_FILE")
 	value, path := strings.TrimSpace(r.get(name)), r.get(name+"_FILE")
 	if path == "" {
 		if value == "" {
@@ -51,6 +55,23 @@ func (r *reader) text(name, fallback string) string {
 		return fallback
 	}
 	return value
+}
+
+// serviceLink is what Kubernetes sets in every container for a service whose name begins with
+// rex-fanout.
+var serviceLink = regexp.MustCompile(`^REX_FANOUT(_[A-Z0-9_]+)?_(SERVICE_HOST|SERVICE_PORT|PORT)(_[A-Z0-9_]+)?$`)
+
+// unknown refuses variables of this service that nothing has read: a bound misspelt is a bound
+// somebody believes to be in force. It comes after all others.
+func (r *reader) unknown() {
+	const rexs = "REX_FANOUT_URL" // where Rex finds the service; both may share one environment
+	for _, pair := range r.all {
+		name, value, _ := strings.Cut(pair, "=")
+		if strings.HasPrefix(name, "REX_FANOUT_") && value != "" && strings.TrimSuffix(name, "_FILE") != rexs &&
+			!slices.Contains(r.read, name) && !serviceLink.MatchString(name) {
+			r.fail("%s: there is no such variable", name)
+		}
+	}
 }
 
 // integer reads a whole number between least and most.

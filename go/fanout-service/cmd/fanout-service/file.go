@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -28,13 +29,13 @@ type file struct {
 	MetricWorkspaces []string `json:"metric_workspaces"`
 }
 
-// rule is a limit.Rule as it is written.
+// rule is a limit.Rule as it is written; a field that is left out is inherited.
 type rule struct {
 	Provider          string `json:"provider"`
 	Model             string `json:"model"`
 	MaxConcurrent     int    `json:"max_concurrent"`
 	Adaptive          *bool  `json:"adaptive"`
-	Queue             int    `json:"queue"`
+	Queue             *int   `json:"queue"`
 	RequestsPerMinute int64  `json:"requests_per_minute"`
 	TokensPerMinute   int64  `json:"tokens_per_minute"`
 }
@@ -42,6 +43,7 @@ type rule struct {
 // file reads the file that a variable names into s. A field nobody knows is refused: it is a
 // limit somebody believes to be in force.
 func (r *reader) file(name string, s *settings) {
+	r.read = append(r.read, name)
 	path := r.get(name)
 	if path == "" {
 		return
@@ -53,8 +55,10 @@ func (r *reader) file(name string, s *settings) {
 	}
 	var f file
 	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.DisallowUnknownFields()
 	err = decoder.Decode(&f)
+	if err == nil {
+		err = strict(json.NewDecoder(bytes.NewReader(content)), reflect.TypeFor[file](), "")
+	}
 	if err == nil && decoder.More() {
 		err = errors.New("something follows the object")
 	}
@@ -99,6 +103,11 @@ func (f *file) into(s *settings) error {
 		if of.Provider == "" {
 			return fmt.Errorf("%s.provider is missing; what is for all is limits.default", at)
 		}
+		for _, before := range s.limits.Rules {
+			if before.Provider == of.Provider && before.Model == of.Model {
+				return fmt.Errorf("%s is for the same as a rule before it: which of them holds?", at)
+			}
+		}
 		s.limits.Rules = append(s.limits.Rules, of)
 	}
 	s.workspaces = f.MetricWorkspaces
@@ -111,7 +120,7 @@ func (r *rule) limit(at string, known map[string]bool) (limit.Rule, error) {
 		field string
 		value int64
 	}{
-		{"max_concurrent", int64(r.MaxConcurrent)}, {"queue", int64(r.Queue)},
+		{"max_concurrent", int64(r.MaxConcurrent)},
 		{"requests_per_minute", r.RequestsPerMinute}, {"tokens_per_minute", r.TokensPerMinute},
 	} {
 		if each.value < 0 {
@@ -121,13 +130,23 @@ func (r *rule) limit(at string, known map[string]bool) (limit.Rule, error) {
 	if r.Model != "" && r.Provider == "" {
 		return limit.Rule{}, fmt.Errorf("%s.model needs a provider", at)
 	}
-	if r.Model != "" && r.Queue != 0 {
+	if r.Queue != nil && *r.Queue < 1 {
+		return limit.Rule{}, fmt.Errorf("%s.queue takes 1 or more; left out, it is inherited", at)
+	}
+	if r.Model != "" && r.Queue != nil {
 		return limit.Rule{}, fmt.Errorf("%s.queue is a provider's: a rule with a model takes none", at)
 	}
 	if r.Provider != "" && !known[r.Provider] {
 		return limit.Rule{}, fmt.Errorf("%s.provider: there is no provider %q", at, r.Provider)
 	}
-	return limit.Rule(*r), nil
+	of := limit.Rule{
+		Provider: r.Provider, Model: r.Model, MaxConcurrent: r.MaxConcurrent, Adaptive: r.Adaptive,
+		RequestsPerMinute: r.RequestsPerMinute, TokensPerMinute: r.TokensPerMinute,
+	}
+	if r.Queue != nil {
+		of.Queue = *r.Queue
+	}
+	return of, nil
 }
 
 func (f *file) retry(s *settings) error {
@@ -158,6 +177,9 @@ func (f *file) retry(s *settings) error {
 			return fmt.Errorf("retry.%s takes 1 to 3600000", each.field)
 		}
 		*each.into = time.Duration(*each.ms) * time.Millisecond
+	}
+	if of := s.retry.WithDefaults(); of.Base > of.Cap {
+		return fmt.Errorf("retry.base_ms, the longest first wait, is over retry.cap_ms, the longest of all, which is %d", of.Cap.Milliseconds())
 	}
 	return nil
 }

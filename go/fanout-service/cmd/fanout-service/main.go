@@ -44,6 +44,9 @@ func run(ctx context.Context, args []string, env environment, stdin io.Reader, s
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("it takes no argument %q; settings are variables of the environment", flags.Arg(0))
+	}
 	if *showVersion {
 		_, err := fmt.Fprintln(stdout, version)
 		return err

@@ -66,6 +66,16 @@ func TestCheckConfigSaysWhatIsConfiguredAndNoSecret(t *testing.T) {
 	}
 }
 
+func TestAnArgumentNobodyReadsIsRefused(t *testing.T) {
+	for _, args := range [][]string{{"check-config"}, {"--check-config", "more"}} {
+		var out strings.Builder
+		err := run(t.Context(), args, env(nil), strings.NewReader(""), &out)
+		if err == nil || !strings.Contains(err.Error(), args[len(args)-1]) || out.Len() > 0 {
+			t.Errorf("%q: %v %s", args, err, out.String())
+		}
+	}
+}
+
 // running is the service in a goroutine of the test.
 type running struct {
 	t     *testing.T

@@ -35,6 +35,9 @@ func (r *reader) providers() providers {
 	return all
 }
 
+// customPart is what belongs to such a provider besides its address.
+var customPart = regexp.MustCompile(`^(REX_PROVIDER_[A-Z][A-Z0-9_]{0,31}_)(API_KEY|WIRE)(_FILE)?$`)
+
 var customProvider = regexp.MustCompile(`^REX_PROVIDER_([A-Z][A-Z0-9_]{0,31})_BASE_URL(_FILE)?$`)
 
 // providerRows are the built-in providers and those that REX_PROVIDER_<NAME>_BASE_URL defines.
@@ -43,6 +46,9 @@ func (r *reader) providerRows() []api.Provider {
 	slices.Sort(r.all)
 	for _, pair := range r.all {
 		variable, value, _ := strings.Cut(pair, "=")
+		if part := customPart.FindStringSubmatch(variable); part != nil && value != "" && r.text(part[1]+"BASE_URL", "") == "" {
+			r.fail("%s: %sBASE_URL is missing, so there is no such provider", variable, part[1])
+		}
 		match := customProvider.FindStringSubmatch(variable)
 		if match == nil || value == "" {
 			continue
