@@ -1,5 +1,6 @@
 """Making runs and driving them with scripted models, in real time but faster than life."""
 
+import asyncio
 from typing import Any
 
 from django.utils import timezone
@@ -10,7 +11,7 @@ from orchestration.actions.start_run import RunRequest, start_run
 from orchestration.bridge import in_database
 from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.scripted import Script, ScriptedClient, Scripts
-from orchestration.models import Run
+from orchestration.models import Run, RunEvent
 from orchestration.reader import Cursor, read_events
 from tests.conftest import Person
 
@@ -110,3 +111,17 @@ def log_of(run: Run) -> list[dict[str, Any]]:
 
 def types_of(events: list[dict[str, Any]]) -> list[str]:
     return [event["type"] for event in events]
+
+
+async def until_log(run: Run, seen: Any) -> None:
+    """Wait until the stored log satisfies ``seen``; bounded, so that a hang is a failure."""
+
+    def events() -> list[dict[str, Any]]:
+        rows = RunEvent.objects.filter(run=run).order_by("seq")
+        return [{"seq": row.seq, "type": row.type, **row.body} for row in rows]
+
+    for _ in range(200):
+        if seen(await in_database(events)):
+            return
+        await asyncio.sleep(0.03)
+    raise AssertionError("it never came")

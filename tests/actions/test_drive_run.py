@@ -14,7 +14,6 @@ from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.claim_runs import claim_runs, renew_lease
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.bridge import in_database
-from orchestration.domain.cost import Price
 from orchestration.domain.errors import ErrorKind, sentence_for
 from orchestration.domain.run import RUN_ENDED, TRANSIENT, fold
 from orchestration.domain.synthesis import consequence
@@ -24,24 +23,23 @@ from orchestration.driving.upstream import BUSY
 from orchestration.facts import facts_of
 from orchestration.fanout.client import FanoutRefused, FanoutUnavailable
 from orchestration.fanout.recorded import RecordedClient
-from orchestration.fanout.scripted import Attempt, Cut, Fail, Hang, Script, ScriptedClient
+from orchestration.fanout.scripted import Cut, Fail, Hang, Script, ScriptedClient
 from orchestration.fanout.wire import Event, FanoutRequest
 from orchestration.live import tails
 from orchestration.models import Call, Run, RunEvent, Synthesis
-from orchestration.queries import list_runs, snapshot_of
+from orchestration.queries import snapshot_of
 from orchestration.recordings import load_recording
 from tests.conftest import Person
 from tests.runs import (
     A_TEXT,
-    B_TEXT,
     answers,
     drive,
     driven,
     late_answers,
     log_of,
     make_run,
-    said,
     types_of,
+    until_log,
 )
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.asyncio]
@@ -119,80 +117,6 @@ async def test_a_failing_model_keeps_its_part_and_the_others_carry_the_answer(
     assert run.answer
 
 
-async def test_an_attempt_that_fails_first_is_a_fact_and_the_next_one_answers(
-    alice: Person,
-) -> None:
-    again = Script(said(B_TEXT).pieces, failing=[Attempt("overloaded", wait_s=0.2, status=503)])
-    run = await driven(alice, answers(B=again))
-
-    call = await in_database(lambda: run.calls.get(label="B"))
-    assert (call.state, call.attempt, call.text, call.rev) == ("done", 2, B_TEXT, 0)
-    events = [e for e in await in_database(log_of, run) if e.get("call") == "B"]
-    failed = next(e for e in events if e["type"] == "call.attempt_failed")
-    assert (failed["attempt"], failed["kind"], failed["status"]) == (1, "overloaded", 503)
-    assert failed["wait_ms"] == 200
-    started = [e for e in events if e["type"] == "call.started"]
-    assert [(e["attempt"], e["reason"], e["rev"]) for e in started] == [
-        (1, "first", 0),
-        (2, "retry", 0),
-    ]
-    assert call.started_ms == started[0]["at_ms"]
-    assert (call.first_token_ms or 0) >= 100, "a reader waits for the answer, not for an attempt"
-
-
-async def test_a_restart_begins_the_text_anew_for_everybody(alice: Person) -> None:
-    first = Attempt("incomplete", wait_s=0.3, pieces=[(0.01, "Words that were taken back. ")])
-    again = Script(said(B_TEXT).pieces, failing=[first])
-    run = await driven(alice, answers(B=again), pipeline="wait-all")
-
-    call = await in_database(lambda: run.calls.get(label="B"))
-    assert (call.state, call.attempt, call.text, call.rev) == ("done", 2, B_TEXT, 1)
-    assert "taken back" not in (run.answer or "")
-    assert call.pacing[-1][1] == len(B_TEXT)
-    spent = [e for e in await in_database(log_of, run) if e["type"] == "call.attempt_failed"]
-    assert 0 < spent[0]["output_tokens"] < call.output_tokens, "both attempts were paid for"
-    state = fold(await in_database(log_of, run))
-    assert state.calls == await in_database(lambda: dict(run.calls.values_list("label", "state")))
-
-
-async def test_a_call_that_waits_for_its_next_attempt_is_retrying(alice: Person) -> None:
-    run = await in_database(make_run, alice)
-    waiting = Script([(0.01, "Never said")], failing=[Attempt("overloaded", wait_s=30)])
-    client = ScriptedClient(answers(C=waiting), speed=1)
-    driving = asyncio.create_task(drive(run, client))
-    await _until(run, lambda events: "call.attempt_failed" in types_of(events))
-
-    call = await in_database(lambda: run.calls.get(label="C"))
-    assert (call.state, call.attempt) == ("retrying", 2)
-    assert await in_database(cancel_run, run=run)
-    await driving
-    call = await in_database(lambda: run.calls.get(label="C"))
-    assert (call.state, call.attempt) == ("cancelled", 1), "the second attempt was never made"
-
-
-async def test_a_cached_answer_says_how_old_it_is_and_costs_nothing(
-    alice: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "orchestration.actions.drive_run.price_of", lambda model: Price(10**6, 10**6)
-    )
-    known = Script([(0.0, A_TEXT)], cached_age_ms=12_600_999)
-    run = await driven(alice, answers(A=known))
-
-    call = await in_database(lambda: run.calls.get(label="A"))
-    assert (call.state, call.cached_age_s, call.attempt) == ("cached", 12_600, 0)
-    assert call.output_tokens
-    assert call.cost_micro_usd == 0
-    shown = await in_database(snapshot_of, run)
-    assert shown["calls"][0]["tokens_per_s"] is None
-    assert shown["calls"][1]["cost_micro_usd"] > 0
-    assert shown["totals"]["cost_micro_usd"] == run.cost_micro_usd
-    state = fold(await in_database(log_of, run))
-    assert state.calls == await in_database(lambda: dict(run.calls.values_list("label", "state")))
-    rows, _ = await in_database(list_runs, alice.workspace)
-    assert rows[0].answers == "3/3"
-
-
 async def test_one_survivor_is_shown_verbatim_and_marked_degraded(alice: Person) -> None:
     failing = Script([], Fail("auth", after_s=0.01))
     client_scripts = answers(B=failing, C=failing)
@@ -264,7 +188,7 @@ async def test_stop_ends_every_call_keeps_its_text_and_is_told_as_stopped(alice:
     run = await in_database(make_run, alice)
     client = ScriptedClient(answers(C=Script([(0.01, "Begun")], Hang())), speed=1)
     driving = asyncio.create_task(drive(run, client))
-    await _until(run, lambda events: "call.first_token" in types_of(events))
+    await until_log(run, lambda events: "call.first_token" in types_of(events))
 
     assert await in_database(cancel_run, run=run)
     stopped = await driving
@@ -280,7 +204,7 @@ async def test_stopping_one_call_lets_the_others_and_the_synthesis_go_on(alice: 
     run = await in_database(make_run, alice)
     client = ScriptedClient(answers(C=Script([(0.01, "Begun")], Hang())), speed=1)
     driving = asyncio.create_task(drive(run, client))
-    await _until(run, lambda events: any(e.get("call") == "C" for e in events))
+    await until_log(run, lambda events: any(e.get("call") == "C" for e in events))
 
     assert await in_database(cancel_call, run_id=run.pk, label="C")
     ended = await driving
@@ -341,7 +265,7 @@ async def test_a_service_that_does_not_confirm_a_stop_holds_nobody_up(alice: Per
     run = await in_database(make_run, alice)
     client = DeafService({"*": Script([(0.01, "Begun")], Hang())}, speed=1)
     driving = asyncio.create_task(drive(run, client))
-    await _until(run, lambda events: "call.first_token" in types_of(events))
+    await until_log(run, lambda events: "call.first_token" in types_of(events))
     began = asyncio.get_running_loop().time()
     await in_database(cancel_run, run=run)
     stopped = await driving
@@ -431,7 +355,7 @@ async def test_two_drivers_of_one_run_write_it_once(alice: Person) -> None:
     # The lease runs out while the first still drives: it must write nothing from then on.
     client = ScriptedClient(answers(), speed=1)
     slow = asyncio.create_task(drive_run(run_id=run.pk, fence=first[0][1], client=client))
-    await _until(run, lambda events: "call.first_token" in types_of(events))
+    await until_log(run, lambda events: "call.first_token" in types_of(events))
     later = now.replace(year=now.year + 1)
     taken = await in_database(claim_runs, owner="two", limit=5, now=later)
     assert taken == [(run.pk, first[0][1] + 1)]
@@ -451,7 +375,7 @@ async def test_after_a_crash_calls_that_were_on_their_way_are_told_as_lost(alice
     begun = Script([(0.01, "Begun")], Hang())
     client = ScriptedClient(answers(B=begun, C=begun), speed=1)
     crashed = asyncio.create_task(drive(run, client))
-    await _until(
+    await until_log(
         run,
         lambda events: (
             "call.finished" in types_of(events) and any(e.get("call") == "C" for e in events)
@@ -520,7 +444,7 @@ async def test_a_stopped_run_played_again_says_that_its_answers_are_incomplete(
     """Nobody stops it this time, so `stop.user` would be a lie, and no reason a riddle."""
     original = await in_database(make_run, alice)
     driving = asyncio.create_task(drive(original, ScriptedClient({"*": Script([], Hang())})))
-    await _until(original, lambda events: types_of(events).count("call.started") == 3)
+    await until_log(original, lambda events: types_of(events).count("call.started") == 3)
     if one_by_one:
         for label in "ABC":
             await in_database(cancel_call, run_id=original.pk, label=label)
@@ -543,17 +467,3 @@ async def test_transient_events_are_never_rows(alice: Person) -> None:
     run = await driven(alice)
     kinds = await in_database(lambda: set(run.events.values_list("type", flat=True)))
     assert not kinds & TRANSIENT
-
-
-async def _until(run: Run, seen: Any) -> None:
-    """Wait until the stored log satisfies ``seen``; bounded, so that a hang is a failure."""
-
-    def events() -> list[dict[str, Any]]:
-        rows = RunEvent.objects.filter(run=run).order_by("seq")
-        return [{"seq": row.seq, "type": row.type, **row.body} for row in rows]
-
-    for _ in range(200):
-        if seen(await in_database(events)):
-            return
-        await asyncio.sleep(0.03)
-    raise AssertionError("it never came")

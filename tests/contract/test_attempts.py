@@ -1,6 +1,5 @@
 """What happens beneath a call is told in order, and alike by both backends."""
 
-import asyncio
 import json
 from itertools import count
 from typing import Literal
@@ -300,55 +299,6 @@ async def test_only_whole_answers_are_kept_and_a_call_that_only_writes_is_sent(
     for script, key in (("length", short), ("cut", broken)):
         assert await first(script, "read_write", key) == "1 first"
         assert await first("ok", "read", key) == "1 first", script
-
-
-async def test_equal_calls_in_flight_share_one_upstream_call(
-    client: ProviderClient, upstream: Upstream
-) -> None:
-    digest = next(_digests)
-    one = asked("ok?delay_ms=40", cache=CacheUse(digest, "read_write"))
-    requests = [replace(fanout(one), workspace="ws:1") for _ in range(3)]
-    stories = await asyncio.gather(*(events_of(client, request) for request in requests))
-    assert sorted(story(events)[0] for events in stories) == ["0 cache", "0 cache", "1 first"]
-    texts = {"".join(e.text for e in events if isinstance(e, Chunk)) for events in stories}
-    assert len(texts) == 1
-    ages = [e.cached_age_ms for events in stories for e in events if isinstance(e, Finished)]
-    assert sorted(ages, key=str) == [0, 0, None]
-    assert len(upstream.log(one.model)) == 1
-
-
-async def test_the_first_of_equal_calls_may_leave_without_harm_to_the_others(
-    client: ProviderClient, upstream: Upstream
-) -> None:
-    one = asked("ok?delay_ms=40", cache=CacheUse(next(_digests), "read_write"))
-    leader, follower = (replace(fanout(one), workspace="ws:1") for _ in range(2))
-    leading = asyncio.create_task(events_of(client, leader))
-    await asyncio.sleep(0.1)
-    following = asyncio.create_task(events_of(client, follower))
-    await asyncio.sleep(0.1)
-    await client.cancel(leader.id, None, "stop.user")
-    assert story(await leading)[-1] == "failed of stop.user"
-    assert story(await following) == ["0 cache", "chunk", "finished"]
-    assert len(upstream.log(one.model)) == 1
-
-
-async def test_when_all_equal_calls_have_left_the_provider_is_left_too(
-    client: ProviderClient, upstream: Upstream
-) -> None:
-    one = asked("long", cache=CacheUse(next(_digests), "read_write"))
-    requests = [replace(fanout(one), workspace="ws:1") for _ in range(2)]
-    tasks = [asyncio.create_task(events_of(client, request)) for request in requests]
-    await asyncio.sleep(0.2)
-    for request in requests:
-        await client.cancel(request.id, None, "stop.user")
-    for task in tasks:
-        assert story(await task)[-1] == "failed of stop.user"
-    for _ in range(50):
-        (row,) = upstream.log(one.model)
-        if row["ended_at"]:
-            break
-        await asyncio.sleep(0.02)
-    assert not row["finished"]
 
 
 async def test_a_whole_answer_fits_its_schema(service_url: str) -> None:
