@@ -46,7 +46,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(written: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((written / "fanout_load_service.json").read_text())
+    found: dict[str, Any] = json.loads((written / "fanout_load_quick.json").read_text())
     return found
 
 
@@ -85,7 +85,7 @@ def test_nothing_was_asked_inside_a_retry_after(results: dict[str, Any]) -> None
 
 
 def test_the_text_tells_the_figures_of_the_json(written: Path, results: dict[str, Any]) -> None:
-    text = (written / "fanout_load_service.txt").read_text()
+    text = (written / "fanout_load_quick.txt").read_text()
     for entry in results["sections"]["memory"]:
         assert f"{entry['chunks']:,}" in text
     assert "Against the targets" in text
