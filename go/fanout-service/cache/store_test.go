@@ -1,14 +1,12 @@
 package cache_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,13 +16,14 @@ import (
 	fanout "rex/fanout-service"
 	"rex/fanout-service/cache"
 	"rex/fanout-service/internal/redistest"
+	"rex/fanout-service/internal/testlog"
 )
 
 // replica is one process' view: a cache of its own over the Redis of all.
 type replica struct {
 	*cache.Cache
 	redis *redis.Client
-	log   *safeBuffer
+	log   *testlog.Buffer
 }
 
 func newReplica(t *testing.T, address string, config cache.Config) *replica {
@@ -33,7 +32,7 @@ func newReplica(t *testing.T, address string, config cache.Config) *replica {
 		Addr: address, ContextTimeoutEnabled: true, MaxRetries: -1, DialTimeout: 200 * time.Millisecond, DialerRetries: 1,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	})
-	log := &safeBuffer{}
+	log := &testlog.Buffer{}
 	c := cache.New(config, cache.NewStore(client, "rex:"), slog.New(slog.NewJSONHandler(log, nil)))
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
@@ -50,24 +49,6 @@ func (r *replica) flush(t *testing.T) {
 	if err := r.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// safeBuffer is a log that may be read while it is written.
-type safeBuffer struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buffer.String()
 }
 
 // until waits for what others bring about.

@@ -27,6 +27,7 @@ import (
 	"rex/fanout-service/engine"
 	"rex/fanout-service/fakeprovider"
 	"rex/fanout-service/httpapi"
+	"rex/fanout-service/internal/testlog"
 	"rex/fanout-service/provider"
 	"rex/fanout-service/provider/openai"
 )
@@ -41,7 +42,7 @@ type service struct {
 	url    string
 	engine *engine.Engine
 	fake   *fakeprovider.Server
-	log    *lockedBuffer
+	log    *testlog.Buffer
 	ends   *endings
 	client *http.Client
 }
@@ -78,23 +79,6 @@ func (e *endings) last() string {
 	return e.outcomes[len(e.outcomes)-1]
 }
 
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
-}
-
 // newService starts it; configure may change how.
 func newService(t *testing.T, configure ...func(*engine.Config, *httpapi.Options)) *service {
 	t.Helper()
@@ -105,7 +89,7 @@ func newService(t *testing.T, configure ...func(*engine.Config, *httpapi.Options
 	for _, change := range configure {
 		change(&config, &options)
 	}
-	s := &service{t: t, fake: fakeprovider.New(), log: &lockedBuffer{}, client: &http.Client{Transport: &http.Transport{}}}
+	s := &service{t: t, fake: fakeprovider.New(), log: &testlog.Buffer{}, client: &http.Client{Transport: &http.Transport{}}}
 	upstream := httptest.NewServer(s.fake)
 	nobody := httptest.NewServer(http.NotFoundHandler())
 	nobody.Close()

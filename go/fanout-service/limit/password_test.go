@@ -31,10 +31,10 @@ func TestARedisThatRefusesThePasswordIsNotThereUntilItTakesIt(t *testing.T) {
 				admit(t, l, askFor("a")).Done(Outcome{})
 			}
 			if s.Up() || said.count("answers again") != 0 || said.count("own limits") != 1 || said.count(`reason="refused: authentication"`) != 1 {
-				t.Errorf("up: %v\n%s", s.Up(), said.text.String())
+				t.Errorf("up: %v\n%s", s.Up(), said.String())
 			}
 			if said.count(password) != 0 || said.count(address) != 0 {
-				t.Errorf("the log tells a password or an address:\n%s", said.text.String())
+				t.Errorf("the log tells a password or an address:\n%s", said.String())
 			}
 			if err := owner.ConfigSet(t.Context(), "requirepass", given).Err(); err != nil {
 				t.Fatal(err)

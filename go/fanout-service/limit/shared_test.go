@@ -1,7 +1,6 @@
 package limit
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -18,6 +17,7 @@ import (
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/internal/redistest"
+	"rex/fanout-service/internal/testlog"
 )
 
 // helperAddress names the Redis of a process that holds slots until it is killed.
@@ -253,22 +253,9 @@ func TestTheSlotsOfAKilledProcessComeBack(t *testing.T) {
 }
 
 // log takes what a limiter says.
-type log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
+type log struct{ testlog.Buffer }
 
-func (l *log) Write(line []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(line)
-}
-
-func (l *log) count(words string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.text.String(), words)
-}
+func (l *log) count(words string) int { return strings.Count(l.String(), words) }
 
 func TestAFrozenOrDeadRedisHoldsNobodyUp(t *testing.T) {
 	for _, fault := range []string{"frozen", "killed"} {

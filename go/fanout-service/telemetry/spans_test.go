@@ -22,6 +22,7 @@ import (
 
 	fanout "rex/fanout-service"
 	"rex/fanout-service/engine"
+	"rex/fanout-service/internal/testlog"
 	"rex/fanout-service/telemetry"
 )
 
@@ -258,7 +259,7 @@ func TestAttemptsThatOverlapOrOutliveTheirCallHaveSpansOfTheirOwn(t *testing.T) 
 func TestSpansThatCannotBeSentAreCountedAndSaidOnce(t *testing.T) {
 	collector := newCollector(t)
 	collector.refuse = true
-	var log lockedBuffer
+	var log testlog.Buffer
 	exporter, err := telemetry.NewExporter(t.Context(), "1", slog.New(slog.NewJSONHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)

@@ -1,10 +1,8 @@
 package telemetry_test
 
 import (
-	"bytes"
 	"context"
 	encoding "encoding/hex"
-	"sync"
 	"testing"
 	"time"
 
@@ -86,21 +84,3 @@ func observe(ctx context.Context, o engine.Observer, r *fanout.Request, attempts
 var attempt = engine.Attempt{Number: 3, Reason: fanout.First, Target: fanout.Target{Provider: "google", Model: "gemini-x"}}
 
 func hex(id []byte) string { return encoding.EncodeToString(id) }
-
-// lockedBuffer is a log that many write to.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}

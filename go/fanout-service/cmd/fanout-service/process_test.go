@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"rex/fanout-service/internal/redistest"
+	"rex/fanout-service/internal/testlog"
 )
 
 // binary is the service as it is shipped, built once.
@@ -37,27 +38,10 @@ type process struct {
 	*exec.Cmd
 	t   *testing.T
 	url string
-	log *lockedBuffer
+	log *testlog.Buffer
 	// ended is closed once it has; err is what it ended with.
 	ended chan struct{}
 	err   error
-}
-
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 func launch(t *testing.T, pairs map[string]string) *process {
@@ -73,7 +57,7 @@ func launch(t *testing.T, pairs map[string]string) *process {
 	if binary.err != nil {
 		t.Fatal(binary.err)
 	}
-	p := &process{Cmd: exec.Command(filepath.Join(binary.dir, "fanout-service")), t: t, log: &lockedBuffer{}, ended: make(chan struct{})}
+	p := &process{Cmd: exec.Command(filepath.Join(binary.dir, "fanout-service")), t: t, log: &testlog.Buffer{}, ended: make(chan struct{})}
 	p.Stdout, p.Stderr = p.log, p.log
 	p.Env = append(p.Env, "REX_FANOUT_LISTEN=127.0.0.1:0")
 	for name, value := range pairs {
@@ -114,7 +98,7 @@ func TestAnAcceptedFanoutIsNeverDroppedByADrain(t *testing.T) {
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	var accepted, whole, refused atomic.Int32
-	var cut lockedBuffer
+	var cut testlog.Buffer
 	var askers sync.WaitGroup
 	for i := range 20 {
 		askers.Go(func() {
