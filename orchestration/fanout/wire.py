@@ -2,7 +2,8 @@
 
 Decoding refuses unknown fields, converts nothing and takes no null for an absent field. What a
 field means is said in the contract and not repeated here. An absent optional field is ``UNSET`` and
-is not sent.
+is not sent. Longer than most files, because it is the contract's other half: one file there, one
+here, read side by side.
 """
 
 import re
