@@ -1,28 +1,21 @@
 """The record: runs, their calls, their log, and the versions of their synthesis.
 
 Runs are reached through ``Run.objects.in_workspace(…)``; the driver, which serves all workspaces,
-says so with ``Run.objects.everywhere()``. Everything else hangs off a run.
+says so with ``Run.objects.everywhere()``. Everything else hangs off a run, but for what holds for
+all of Rex: the prices an operator set, and the models that are paused.
 """
 
 import uuid
+from typing import ClassVar, Self
 
 from django.db import models
 
 from orchestration.domain.run import CallState, RunStatus
-from workspaces.models import Workspace
+from workspaces.models import Scoped, Workspace
 
 
 def _choices(states: type[RunStatus] | type[CallState]) -> list[tuple[str, str]]:
     return [(state.value, state.value) for state in states]
-
-
-class RunManager(models.Manager["Run"]):
-    def in_workspace(self, workspace: Workspace) -> models.QuerySet["Run"]:
-        return self.get_queryset().filter(workspace=workspace)
-
-    def everywhere(self) -> models.QuerySet["Run"]:
-        """Runs of all workspaces: for the driver and its sweeps, never for a request."""
-        return self.get_queryset()
 
 
 class Run(models.Model):
@@ -73,7 +66,7 @@ class Run(models.Model):
     output_tokens = models.PositiveIntegerField(default=0)
     cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
 
-    objects = RunManager()
+    objects: ClassVar[Scoped[Self]] = Scoped()
 
     class Meta:
         constraints = [
@@ -103,7 +96,9 @@ class ModelCall(models.Model):
     """What is kept of one request to one model: its text, how it came, how it ended, its cost.
 
     ``pacing`` is that of ``driving.flow.Flow``. ``first_token_ms`` and ``duration_ms`` count from
-    the start of the call; ``reason`` is an error kind, ``message`` its sentence.
+    the start of the call; ``reason`` is an error kind, ``message`` its sentence. ``price`` is what
+    it is paid by, fixed when the run was accepted: micro-dollars for a million tokens as
+    ``{"version", "input", "output", "cached_input"}``, or null where nobody knew one.
     """
 
     model = models.CharField(max_length=200)
@@ -119,6 +114,7 @@ class ModelCall(models.Model):
     cached_tokens = models.PositiveIntegerField(default=0)
     usage_estimated = models.BooleanField(default=False)
     cost_micro_usd = models.PositiveBigIntegerField(null=True, blank=True)
+    price = models.JSONField(null=True, blank=True)
 
     class Meta:
         abstract = True
@@ -199,3 +195,36 @@ class RunEvent(models.Model):
 
     def __str__(self) -> str:
         return f"{self.run_id}#{self.seq} {self.type}"
+
+
+class ModelPrice(models.Model):
+    """What an operator says a model costs, in micro-dollars for a million tokens; the newest row of
+    a model counts, before LiteLLM's table. Rows are only added, so that a call's ``price`` can be
+    traced. A row whose prices are empty gives the model back to the table.
+    """
+
+    model = models.CharField(max_length=200)
+    input = models.PositiveBigIntegerField(null=True, blank=True)
+    output = models.PositiveBigIntegerField(null=True, blank=True)
+    cached_input = models.PositiveBigIntegerField(null=True, blank=True)
+    note = models.CharField(max_length=200, blank=True)
+    created_by = models.CharField(max_length=160, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["model", "-id"], name="price_newest")]
+
+    def __str__(self) -> str:
+        return f"price {self.pk} of {self.model}"
+
+
+class PausedModel(models.Model):
+    """A model that no new run may ask: its id, or ``provider/*`` for all of a provider."""
+
+    model = models.CharField(max_length=200, unique=True)
+    reason = models.CharField(max_length=200, blank=True)
+    created_by = models.CharField(max_length=160, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.model

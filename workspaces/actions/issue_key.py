@@ -15,6 +15,7 @@ def issue_key(*, workspace: Workspace, name: str) -> str:
     ApiKey.objects.create(
         workspace=workspace,
         name=name,
+        scopes=list(ApiKey.Scope.values),
         public=public,
         secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
     )
