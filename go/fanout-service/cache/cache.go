@@ -10,6 +10,7 @@ package cache
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,6 +51,7 @@ type Cache struct {
 	store  *Store // nil: memory only
 	log    *slog.Logger
 	misses atomic.Int64
+	purges purges
 
 	flightBytes atomic.Int64 // of text, of all flights, also those that are over and still followed
 
@@ -84,12 +86,13 @@ func (c *Cache) Get(ctx context.Context, workspace, digest string) (*Entry, time
 		return entry, age(entry, now), true
 	}
 	if c.store != nil {
+		since := c.purges.mark(workspace)
 		if entry, left, ok := c.store.get(ctx, k); ok {
 			now = time.Now()
 			// Both clocks must agree that the answer is fresh: the Store's tells what is left
 			// whatever the replica's that stored it, ours may have been given a shorter TTL.
 			if left = min(left, c.ttl-age(entry, now)); left > 0 {
-				c.memory.put(k, entry, now.Add(left))
+				c.purges.unless(since, func() { c.memory.put(k, entry, now.Add(left)) })
 				return entry, age(entry, now), true
 			}
 		}
@@ -98,10 +101,14 @@ func (c *Cache) Get(ctx context.Context, workspace, digest string) (*Entry, time
 	return nil, 0, false
 }
 
-// Put keeps a copy of a complete answer. It does not wait for the Store, which is written behind.
-func (c *Cache) Put(_ context.Context, workspace, digest string, e *Entry) {
+// Mark is the moment at which the work on an answer begins, for its Put.
+func (c *Cache) Mark(workspace string) Mark { return c.purges.mark(workspace) }
+
+// Put keeps a copy of a complete answer, unless its workspace was purged since the mark. It does not
+// wait for the Store, which is written behind.
+func (c *Cache) Put(workspace, digest string, e *Entry, since Mark) {
 	k := key{workspace, digest}
-	if !k.whole() {
+	if !k.whole() || since.workspace != workspace {
 		return
 	}
 	now := time.Now()
@@ -114,15 +121,23 @@ func (c *Cache) Put(_ context.Context, workspace, digest string, e *Entry) {
 	if left <= 0 {
 		return
 	}
-	c.memory.put(k, &kept, now.Add(left))
-	if c.store != nil {
-		c.store.put(k, &kept, now.Add(left))
-	}
+	c.purges.unless(since, func() {
+		c.memory.put(k, &kept, now.Add(left))
+		if c.store != nil {
+			c.store.put(k, &kept, now.Add(left), func() bool { return c.purges.since(since) })
+		}
+	})
 }
 
-// Purge forgets every answer of a workspace, in this process and in the Store. What other replicas
-// hold in memory they keep until it expires.
+// Purge forgets every answer of a workspace, in this process and in the Store. Answers on their way
+// still reach those who wait for them, but are not kept, and nobody joins them any more. The rest is
+// done also where the Store fails, which is an error: what it keeps is then still there. What other
+// replicas hold in memory they keep until it expires, and what is on its way there they keep.
 func (c *Cache) Purge(ctx context.Context, workspace string) error {
+	c.purges.add(workspace)
+	c.mu.Lock()
+	maps.DeleteFunc(c.flights, func(k key, _ *Flight) bool { return k.workspace == workspace })
+	c.mu.Unlock()
 	c.memory.purge(workspace)
 	if c.store == nil {
 		return nil

@@ -41,7 +41,7 @@ func get(c *cache.Cache, workspace, digest string) (string, bool) {
 }
 
 func put(c *cache.Cache, workspace, digest, text string) {
-	c.Put(context.Background(), workspace, digest, answer(text))
+	c.Put(workspace, digest, answer(text), c.Mark(workspace))
 }
 
 func TestWhatIsPutIsGotWithItsAgeUntilItExpires(t *testing.T) {
@@ -72,7 +72,7 @@ func TestTheTimeToLiveRunsFromTheMomentTheAnswerWasMade(t *testing.T) {
 		for n, stored := range []time.Duration{-time.Minute, -59 * time.Second, time.Hour} {
 			e := answer("x")
 			e.StoredAt = time.Now().Add(stored)
-			c.Put(context.Background(), "w", digest(n), e)
+			c.Put("w", digest(n), e, c.Mark("w"))
 		}
 		if stats := c.Stats(); stats.Entries != 2 {
 			t.Errorf("kept an answer that was over already: %+v", stats)
@@ -95,7 +95,7 @@ func TestWhatIsPutIsACopy(t *testing.T) {
 	c := cache.New(cache.Config{MaxBytes: 1 << 20}, nil, quiet)
 	e := answer("hello")
 	e.Thoughts = []byte("hm")
-	c.Put(context.Background(), "w", digest(1), e)
+	c.Put("w", digest(1), e, c.Mark("w"))
 	e.Text[0], e.Thoughts[0] = 'X', 'X'
 	kept, _, _ := c.Get(context.Background(), "w", digest(1))
 	if string(kept.Text) != "hello" || string(kept.Thoughts) != "hm" {
@@ -285,6 +285,6 @@ func BenchmarkPut(b *testing.B) {
 	e := answer(strings.Repeat("x", 2000))
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
-		c.Put(context.Background(), "w", digest(n), e)
+		c.Put("w", digest(n), e, c.Mark("w"))
 	}
 }

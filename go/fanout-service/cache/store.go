@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,7 @@ type Store struct {
 	log           *slog.Logger
 	reads, writes rest
 
+	writing sync.Mutex // held while a batch is under way
 	queue   chan write
 	waiting atomic.Int64 // bytes in the queue
 	mu      sync.RWMutex // guards closed against a put
@@ -55,6 +57,7 @@ type write struct {
 	key     string
 	value   []byte
 	expires time.Time
+	purged  func() bool // the workspace was purged since
 }
 
 // NewStore returns a store behind a client, which stays the caller's to close, after the cache.
@@ -162,8 +165,9 @@ func over(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(deadline)
 }
 
-// put queues an entry to be written, or drops it.
-func (s *Store) put(k key, e *Entry, expires time.Time) {
+// put queues an entry to be written, or drops it. When its turn comes, purged says whether it is
+// still wanted.
+func (s *Store) put(k key, e *Entry, expires time.Time, purged func() bool) {
 	name, ok := s.name(k)
 	if !ok {
 		return
@@ -174,7 +178,7 @@ func (s *Store) put(k key, e *Entry, expires time.Time) {
 		return
 	}
 	size := int64(len(value))
-	if s.waiting.Add(size) > maxQueuedBytes || !s.enqueue(write{name, value, expires}) {
+	if s.waiting.Add(size) > maxQueuedBytes || !s.enqueue(write{name, value, expires, purged}) {
 		s.waiting.Add(-size)
 		s.dropped.Add(1)
 	}
@@ -219,6 +223,12 @@ func (s *Store) writeBehind(ctx context.Context) {
 }
 
 func (s *Store) write(ctx context.Context, batch []write) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	batch = slices.DeleteFunc(batch, func(w write) bool { return w.purged() })
+	if len(batch) == 0 {
+		return
+	}
 	now := time.Now()
 	if ctx.Err() != nil || !s.writes.admits(now) {
 		s.dropped.Add(int64(len(batch)))
@@ -248,11 +258,14 @@ func (s *Store) write(ctx context.Context, batch []write) {
 	s.failed(&s.writes, "write", err)
 }
 
-// purge deletes a workspace's answers. Those still waiting to be written will be there after it.
+// purge deletes a workspace's answers. Those still waiting to be written know that they are not
+// wanted any more; a batch that is just being written is waited for.
 func (s *Store) purge(ctx context.Context, workspace string) error {
 	if !workspaces.MatchString(workspace) {
 		return nil
 	}
+	s.writing.Lock() // no longer than writeTimeout
+	s.writing.Unlock() //nolint:staticcheck // it is only to wait for
 	pattern := patternOf(s.prefix) + strings.TrimPrefix(s.family(workspace), s.prefix) + "*"
 	if cluster, ok := s.client.(*redis.ClusterClient); ok {
 		return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error {

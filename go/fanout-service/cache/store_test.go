@@ -76,7 +76,7 @@ func TestWhatOneReplicaStoresAnotherReadsWithEveryField(t *testing.T) {
 		Target:     fanout.Target{Provider: "openai", Model: "gpt/4 \"x\""},
 		StoredAt:   time.Now().Add(-10 * time.Minute).Truncate(time.Millisecond),
 	}
-	writer.Put(t.Context(), "w", digest(1), put)
+	writer.Put("w", digest(1), put, writer.Mark("w"))
 	writer.flush(t)
 
 	got, age, ok := reader.Get(t.Context(), "w", digest(1))
@@ -109,7 +109,7 @@ func TestTheValueInRedisIsTheDocumentedObject(t *testing.T) {
 	r := newReplica(t, redistest.Start(t), inMemory)
 	e := answer(`x\n`)
 	e.StoredAt = time.Now().Truncate(time.Second)
-	r.Put(t.Context(), "w", digest(1), e)
+	r.Put("w", digest(1), e, r.Mark("w"))
 	r.flush(t)
 	want := fmt.Sprintf(`{"v":1,"text":"x\n","thoughts":null,"finish_reason":"stop","usage":{"input_tokens":7,`+
 		`"output_tokens":3,"cached_tokens":0,"reasoning_tokens":0,"estimated":false},"provider":"p","model":"m",`+

@@ -46,7 +46,7 @@ func (w *attempts) run(ctx context.Context) fanout.Event {
 	for reason := fanout.First; ; {
 		a := w.try(ctx, reason)
 		if a.failure == nil {
-			w.put(ctx, a)
+			w.put(a)
 			a.close(fanout.Never)
 			return w.finished(a)
 		}

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"time"
 
 	fanout "rex/fanout-service"
@@ -11,13 +10,14 @@ import (
 // kept is the answer of an attempt on its way into the cache. What it holds is on the engine's books.
 type kept struct {
 	key   string
+	since cache.Mark
 	entry cache.Entry
 	bytes int64
 }
 
 // keep collects the answer for the cache, until the function that it returns is called.
 func (w *attempts) keep(key string) (release func()) {
-	w.kept = &kept{key: key}
+	w.kept = &kept{key: key, since: w.engine.cache.Mark(w.request.Workspace)}
 	return func() { w.kept.release(w.engine) }
 }
 
@@ -44,13 +44,13 @@ func (w *attempts) collect(as fanout.EventType, text []byte, characters int) {
 }
 
 // put stores the answer of an attempt, if it is complete.
-func (w *attempts) put(ctx context.Context, a *attempt) {
+func (w *attempts) put(a *attempt) {
 	if w.kept == nil || a.answer.FinishReason != fanout.FinishStop {
 		return
 	}
 	entry := &w.kept.entry
 	entry.FinishReason, entry.Usage, entry.Target, entry.StoredAt = a.answer.FinishReason, *a.usage, a.Target, time.Now()
-	w.engine.cache.Put(ctx, w.request.Workspace, w.kept.key, entry)
+	w.engine.cache.Put(w.request.Workspace, w.kept.key, entry, w.kept.since)
 }
 
 // startOver forgets what a failed attempt has said.
