@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
 	fanout "rex/fanout-service"
 )
 
-func TestAKeyShowsItsNameHoweverItIsPrinted(t *testing.T) {
+func TestAKeyShowsItsHandleHoweverItIsPrinted(t *testing.T) {
 	const text = "sk-canary-0123456789"
 	key := fanout.NewKey(text)
 	hidden := struct{ key fanout.Key }{key}
@@ -27,7 +28,7 @@ func TestAKeyShowsItsNameHoweverItIsPrinted(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		fmt.Fprintf(&out, verb+verb+verb+verb, key, hidden, shown, &hidden)
 	}
-	for _, secret := range []string{text, fmt.Sprintf("%x", text)} {
+	for _, secret := range []string{text, fmt.Sprintf("%x", text), key.ID()} {
 		if strings.Contains(out.String(), secret) {
 			t.Errorf("the secret shows: %s", out.String())
 		}
@@ -36,9 +37,25 @@ func TestAKeyShowsItsNameHoweverItIsPrinted(t *testing.T) {
 		t.Error("the secret is not what was given")
 	}
 	if key != fanout.NewKey(text) || key == fanout.NewKey("another") || fanout.NewKey("") == key {
-		t.Error("keys are not equal by their secrets")
+		t.Error("keys of one secret are not equal, or of two are")
 	}
 	if key.ID() != fanout.NewKey(text).ID() || key.ID() == fanout.NewKey("another").ID() || fanout.NewKey("").ID() != "none" {
 		t.Error("the names of keys do not tell them apart")
+	}
+}
+
+func TestTheKeysOfAProviderAreNumberedInTheirOrder(t *testing.T) {
+	for _, c := range []struct{ given, handles, secrets []string }{
+		{[]string{"b", "", "a", "b", "c"}, []string{"1", "2", "3"}, []string{"b", "a", "c"}},
+		{[]string{""}, []string{"none"}, []string{""}},
+		{nil, []string{"none"}, []string{""}},
+	} {
+		var handles, secrets []string
+		for _, key := range fanout.NewKeys(c.given...) {
+			handles, secrets = append(handles, key.Handle()), append(secrets, key.Reveal())
+		}
+		if !slices.Equal(handles, c.handles) || !slices.Equal(secrets, c.secrets) {
+			t.Errorf("%q: %q of %q", c.given, handles, secrets)
+		}
 	}
 }

@@ -144,7 +144,7 @@ func (a *attempt) close(wait time.Duration) {
 		Chunks: a.chunks, Usage: a.usage, Wait: wait,
 	}
 	if a.sent {
-		record.KeyID = a.permit.Key().ID()
+		record.KeyID = a.permit.Key().Handle()
 	}
 	if a.failure != nil {
 		record.Outcome = outcome(a.failure, a.ctx)

@@ -70,7 +70,7 @@ const (
 type AttemptRecord struct {
 	Outcome string
 	Failure *fanout.Failure // nil when it finished
-	KeyID   string          // "" when it never got a key
+	KeyID   string          // the key's handle, "" when it never got one
 	Timing  fanout.Timing
 	Elapsed time.Duration // since it joined the queue
 	Chunks  int           // pieces of text from the provider

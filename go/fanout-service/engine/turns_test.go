@@ -87,7 +87,7 @@ func TestARefusalToSendIsAnAttemptThatWasNotAdmitted(t *testing.T) {
 }
 
 func TestARefusedKeyCostsNoAttempt(t *testing.T) {
-	keys := []fanout.Key{fanout.NewKey("dead"), fanout.NewKey("dead too"), fanout.NewKey("alive")}
+	keys := fanout.NewKeys("dead", "dead too", "alive")
 	provider := func(dead int) script {
 		return func(_ context.Context, _ *fanout.Call, key fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 			for _, refused := range keys[:dead] {
@@ -125,7 +125,7 @@ func TestARefusedKeyCostsNoAttempt(t *testing.T) {
 }
 
 func TestACallIsNotSentAgainWithAKeyThatRefusedIt(t *testing.T) {
-	keys := []fanout.Key{fanout.NewKey("idle"), fanout.NewKey("busy")}
+	keys := fanout.NewKeys("idle", "busy")
 	synctest.Test(t, func(t *testing.T) {
 		var asked atomic.Int64
 		e, w := build(func(_ context.Context, _ *fanout.Call, key fanout.Key, sink fanout.Sink) (fanout.Answer, error) {

@@ -152,8 +152,9 @@ func TestAHedgesLoserIsClosedUpstream(t *testing.T) {
 }
 
 func TestThePoolOfKeysIsWalked(t *testing.T) {
-	dead, limited, fine := fanout.NewKey("dead"), fanout.NewKey("limited"), fanout.NewKey("fine")
-	// The scripted provider knows keys by the digits that also name them here.
+	keys := fanout.NewKeys("dead", "limited", "fine")
+	dead, limited, fine := keys[0], keys[1], keys[2]
+	// The scripted provider knows keys by the digits of their IDs.
 	model := fmt.Sprintf("keys?dead=%s&limited=%s&retry_after=3600&delay_ms=0", dead.ID(), limited.ID())
 	e, w, fake := upstream(t, engine.Config{Retry: retry.Config{BudgetFloor: 1}}, dead, limited, fine)
 	for n := range 20 {
@@ -167,7 +168,7 @@ func TestThePoolOfKeysIsWalked(t *testing.T) {
 	if n := fake.Stats().Requests; n != 22 {
 		t.Errorf("%d requests of 20 calls, two of which had to find the good key", n)
 	}
-	if last := w.attempts[len(w.attempts)-1]; last.KeyID != fine.ID() {
+	if last := w.attempts[len(w.attempts)-1]; last.KeyID != fine.Handle() {
 		t.Errorf("asked with key %s", last.KeyID)
 	}
 }

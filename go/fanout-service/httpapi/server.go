@@ -62,6 +62,8 @@ func New(e *engine.Engine, options Options) http.Handler {
 		mux.HandleFunc("/metrics", only(http.MethodGet, options.Metrics.ServeHTTP))
 	}
 	mux.HandleFunc("/providers", only(http.MethodGet, a.providers))
+	mux.HandleFunc("/targets", only(http.MethodGet, a.targets))
+	mux.HandleFunc("/cache/{workspace}", only(http.MethodDelete, a.purge))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, &refusal{http.StatusNotFound, "invalid_request", "There is nothing at this path.", ""})
 	})

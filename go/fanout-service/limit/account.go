@@ -28,7 +28,8 @@ type line struct {
 	rates   rates // of the operator's rule
 	learned rates // from headers, which count by model where it matters
 	names   names
-	scopes  []scope // with an operator's bound, the key's first: other processes count in them too
+	asked   time.Time // when the last call was let through
+	scopes  []scope   // with an operator's bound, the key's first: other processes count in them too
 }
 
 // lane is a model at a provider with the keys that may be used for it: what waits for it waits for
@@ -204,10 +205,20 @@ func (l *line) state(provider, model string, now time.Time) TargetState {
 	if key := l.account.bound.places(); places == 0 || key > 0 && key < places {
 		places = key
 	}
+	wish := later(l.account.gate.wish(now), l.gate.wish(now))
+	resumes := wish
+	if rest := l.breaker.rest(now); rest > 0 {
+		resumes = later(resumes, now.Add(rest))
+	}
+	for _, d := range []*death{&l.account.death, &l.death} {
+		if d.dead && d.until.After(now) {
+			resumes = later(resumes, d.until)
+		}
+	}
 	return TargetState{
-		Provider: provider, KeyID: l.account.key.ID(), Model: model,
+		Provider: provider, KeyID: l.account.key.Handle(), Model: model,
 		InFlight: l.bound.inUse, Limit: places, Breaker: l.breaker.state.String(),
-		NotBefore: later(l.account.gate.wish(now), l.gate.wish(now)),
-		Refused:   l.account.death.dead || l.death.dead,
+		NotBefore: wish, Refused: l.account.death.dead || l.death.dead,
+		Resumes: resumes, Asked: l.asked,
 	}
 }

@@ -44,7 +44,7 @@ func TestARefusedKeyIsLeftAloneAndTriedAgain(t *testing.T) {
 		}
 		probe.Done(Outcome{})
 		for _, s := range l.Targets() {
-			if s.Refused != (s.KeyID == second.Key().ID()) {
+			if s.Refused != (s.KeyID == second.Key().Handle()) {
 				t.Errorf("%+v", s)
 			}
 		}

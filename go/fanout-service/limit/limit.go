@@ -44,7 +44,7 @@ type Outcome struct {
 	Tokens  int64           // really used, 0 unknown
 }
 
-// TargetState is how a model stands with one key, for gauges.
+// TargetState is how a model stands with one key, for gauges and operators.
 type TargetState struct {
 	Provider, KeyID, Model string
 	InFlight               int
@@ -53,4 +53,8 @@ type TargetState struct {
 	Breaker                string    // closed, open or half_open
 	NotBefore              time.Time // nothing is sent before; zero: no such wish
 	Refused                bool      // the provider refused the key, and has not taken it again since
+	// Resumes is when a call is sent again: the latest of NotBefore, the end of an open breaker's rest,
+	// and when a refused key is tried; zero when nothing of these keeps calls back.
+	Resumes time.Time
+	Asked   time.Time // when the last attempt was let through
 }

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 
 var (
 	oneKey  = []fanout.Key{fanout.NewKey("first")}
-	twoKeys = []fanout.Key{fanout.NewKey("first"), fanout.NewKey("second")}
+	twoKeys = fanout.NewKeys("first", "second")
 )
 
 // askFor is an ask of workspace w for model m at provider p.
@@ -72,7 +72,7 @@ func wish(wait time.Duration) Outcome {
 func state(t *testing.T, l *Limiter) TargetState {
 	t.Helper()
 	for _, s := range l.Targets() {
-		if s.KeyID == oneKey[0].ID() && s.Model == "m" {
+		if s.KeyID == oneKey[0].Handle() && s.Model == "m" {
 			return s
 		}
 	}

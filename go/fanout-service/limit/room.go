@@ -126,6 +126,7 @@ func unreachable(deadline, notBefore, now time.Time) bool {
 // admit counts a call in.
 func (r *room) admit(l *line, tokens int64, now time.Time) *Permit {
 	a := l.account
+	l.asked = now
 	p := &Permit{room: r, line: l, tokens: float64(tokens)}
 	p.keyTrial, p.modelTrial = a.gate.enter(now), l.gate.enter(now)
 	p.keyProbe, p.modelProbe = a.death.enter(), l.death.enter()

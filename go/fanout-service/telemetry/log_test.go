@@ -44,9 +44,9 @@ func TestEveryAttemptCallAndFanoutIsALineWithoutContent(t *testing.T) {
 	same := map[string]any{"request_id": "req-1", "fanout_id": "run-1", "workspace": "w"}
 	of := map[string]any{"call": "A", "provider": "google", "model": "gemini-x"}
 	want := []map[string]any{
-		{"msg": "attempt", "level": "WARN", "attempt": 1.0, "reason": "first", "key": "0a1b2c3d", "outcome": "overloaded", "status": 529.0, "latency_ms": 9.0, "wait_ms": 250.0},
+		{"msg": "attempt", "level": "WARN", "attempt": 1.0, "reason": "first", "key": "2", "outcome": "overloaded", "status": 529.0, "latency_ms": 9.0, "wait_ms": 250.0},
 		{
-			"msg": "attempt", "level": "INFO", "attempt": 2.0, "reason": "retry", "key": "0a1b2c3d", "outcome": "finished", "latency_ms": 80.0,
+			"msg": "attempt", "level": "INFO", "attempt": 2.0, "reason": "retry", "key": "2", "outcome": "finished", "latency_ms": 80.0,
 			"queue_ms": 5.0, "connect_ms": 4.0, "first_token_ms": 40.0, "input_tokens": 7.0, "output_tokens": 12.0,
 		},
 		{"msg": "call", "level": "INFO", "attempts": 2.0, "outcome": "finished", "latency_ms": 89.0, "cache": "bypass", "input_tokens": 7.0, "output_tokens": 12.0},

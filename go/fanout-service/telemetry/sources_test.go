@@ -27,7 +27,7 @@ func TestARefusedKeyIsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 		permit.Done(row.outcome)
-		name := `rex_fanout_key_refused{key="` + key.ID() + `",model="m",provider="google"}`
+		name := `rex_fanout_key_refused{key="` + key.Handle() + `",model="m",provider="google"}`
 		if shown, there := scrape(t, m)[name]; !there || shown != row.shown {
 			t.Errorf("%s: %v %v, want %v", name, shown, there, row.shown)
 		}

@@ -137,7 +137,7 @@ func TestSpansOfAFanoutContinueTheTraceOfItsRequest(t *testing.T) {
 	answer := map[string]string{
 		"gen_ai.operation.name": "chat", "gen_ai.provider.name": "gcp.gemini", "gen_ai.request.temperature": "0.2",
 		"gen_ai.usage.input_tokens": "7", "gen_ai.usage.output_tokens": "12", "error.type": "",
-		"rex.first_token_ms": "40", "rex.queue_ms": "5", "rex.key.id": "0a1b2c3d", "rex.outcome": "finished",
+		"rex.first_token_ms": "40", "rex.queue_ms": "5", "rex.key.id": "2", "rex.outcome": "finished",
 	}
 	with := func(also map[string]string) map[string]string {
 		all := maps.Clone(answer)

@@ -35,7 +35,7 @@ func newRequest(model string, calls int) *fanout.Request {
 // then four pieces in 30 ms.
 func answered() engine.AttemptRecord {
 	return engine.AttemptRecord{
-		Outcome: engine.OutcomeFinished, KeyID: "0a1b2c3d", Chunks: 4, Elapsed: 80 * time.Millisecond, Wait: fanout.Never,
+		Outcome: engine.OutcomeFinished, KeyID: "2", Chunks: 4, Elapsed: 80 * time.Millisecond, Wait: fanout.Never,
 		Timing: fanout.Timing{
 			Queued: time.Millisecond, Admitted: 6 * time.Millisecond, Connect: 10 * time.Millisecond,
 			FirstToken: 46 * time.Millisecond, LastToken: 76 * time.Millisecond,
@@ -47,7 +47,7 @@ func answered() engine.AttemptRecord {
 // refused is the record of an attempt that the provider refused before any text.
 func refused(kind fanout.Kind, status int) engine.AttemptRecord {
 	return engine.AttemptRecord{
-		Outcome: string(kind), Failure: &fanout.Failure{Kind: kind, Status: status}, KeyID: "0a1b2c3d",
+		Outcome: string(kind), Failure: &fanout.Failure{Kind: kind, Status: status}, KeyID: "2",
 		Elapsed: 9 * time.Millisecond, Timing: fanout.NoTiming, Wait: fanout.Never,
 	}
 }

@@ -92,20 +92,16 @@ func (r *reader) provider(row api.Provider) (provider.Config, *url.URL) {
 // keys reads a provider's keys, several separated by commas or line ends; one that is empty when
 // there is none.
 func (r *reader) keys(name string) []fanout.Key {
-	var keys []fanout.Key
-	if name != "" {
-		for _, secret := range r.list(name) {
-			if strings.ContainsFunc(secret, func(c rune) bool { return c < 0x21 || c > 0x7e }) {
-				r.fail("%s: a key is printable ASCII without spaces", name)
-			} else if key := fanout.NewKey(secret); !slices.ContainsFunc(keys, func(k fanout.Key) bool { return k.ID() == key.ID() }) {
-				keys = append(keys, key)
-			}
+	if name == "" {
+		return fanout.NewKeys()
+	}
+	secrets := r.list(name)
+	for _, secret := range secrets {
+		if strings.ContainsFunc(secret, func(c rune) bool { return c < 0x21 || c > 0x7e }) {
+			r.fail("%s: a key is printable ASCII without spaces", name)
 		}
 	}
-	if keys == nil {
-		keys = []fanout.Key{fanout.NewKey("")}
-	}
-	return keys
+	return fanout.NewKeys(secrets...)
 }
 
 // proxies are the addresses that net/http takes from the environment for provider traffic.
