@@ -124,6 +124,20 @@ func TestTheSchemaTellsWholeAnswersApart(t *testing.T) {
 	})
 }
 
+func TestTheSchemaTellsStatesOfTargetsApart(t *testing.T) {
+	targets := schema(t, "targets")
+	golden(t, "targets/valid/*.json", func(t *testing.T, raw []byte) {
+		if err := targets.Validate(parse(t, raw)); err != nil {
+			t.Error(err)
+		}
+	})
+	golden(t, "targets/invalid/*.json", func(t *testing.T, raw []byte) {
+		if targets.Validate(parse(t, raw)) == nil {
+			t.Error("accepted")
+		}
+	})
+}
+
 func TestTheSchemaKnowsEveryKind(t *testing.T) {
 	raw, err := os.ReadFile("kinds.json")
 	if err != nil {

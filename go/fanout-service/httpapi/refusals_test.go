@@ -149,6 +149,8 @@ func TestOtherRoadsAreRefusedInTheSameForm(t *testing.T) {
 		{"POST", "/fanout/x", "application/json", 405},
 		{"GET", "/nothing", "", 404},
 		{"POST", "/healthz", "", 405},
+		{"DELETE", "/targets", "", 405},
+		{"GET", "/cache/ws:1", "", 405},
 	}
 	for _, c := range cases {
 		t.Run(c.method+" "+c.path, func(*testing.T) {

@@ -215,7 +215,7 @@ func schema(t *testing.T, name string) *jsonschema.Schema {
 var schemas = sync.OnceValues(func() (map[string]*jsonschema.Schema, error) {
 	compiler := jsonschema.NewCompiler()
 	all := map[string]*jsonschema.Schema{}
-	for _, name := range []string{"line", "whole", "error", "request"} {
+	for _, name := range []string{"line", "whole", "error", "request", "targets"} {
 		raw, err := os.ReadFile("../api/schema/" + name + ".schema.json")
 		if err != nil {
 			return nil, err
