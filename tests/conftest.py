@@ -7,6 +7,8 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from tests import postgres_server as postgres
+from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer, running
 from workspaces.access import Actor, actor_from_user
 from workspaces.actions.issue_key import issue_key
@@ -84,12 +86,34 @@ def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
 
 
+@pytest.fixture(scope="session")
+def _postgres_of_the_session() -> Iterator[PostgresServer]:
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_server(_postgres_of_the_session: PostgresServer) -> Iterator[PostgresServer]:
+    """A real PostgreSQL that runs; what a test does to it is undone for the next one."""
+    yield _postgres_of_the_session
+    _postgres_of_the_session.recover()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The ``DATABASE_URL`` of a database of the test's own, with Rex's tables and no rows."""
+    return postgres_server.create_database()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of Redis, so that ``./rex test --without redis`` leaves all of them out."""
+    """Marks the tests of Redis and PostgreSQL, so that ``./rex test --without redis`` leaves all
+    of them out."""
     for item in items:
-        if isinstance(item, pytest.Function) and "redis_server" in item.fixturenames:
-            item.add_marker("redis")
+        if isinstance(item, pytest.Function):
+            for fixture, marker in (("redis_server", "redis"), ("postgres_server", "postgresql")):
+                if fixture in item.fixturenames:
+                    item.add_marker(marker)
 
 
 @pytest.fixture(autouse=True)
