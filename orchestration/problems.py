@@ -38,6 +38,9 @@ PROBLEMS: Mapping[str, Problem] = {
     "no_models": Problem(400, "Choose at least one model."),
     "unknown_model": Problem(400, "There is no such model."),
     "provider_not_configured": Problem(400, "The model's provider is not configured."),
+    # Not 409: the clients of OpenAI's API send a 409 again by themselves, at once and in vain.
+    "model_paused": Problem(400, "The model is paused: an operator does not let it be asked now."),
+    "unpriced_model": Problem(400, "Nobody knows what the model costs, so it is not asked."),
     "too_many_models": Problem(400, "More models were named than a run may ask."),
     "unknown_run": Problem(400, "There is no such run."),
     "run_not_ended": Problem(400, "The run has not ended."),
@@ -47,11 +50,13 @@ PROBLEMS: Mapping[str, Problem] = {
     "body_too_large": Problem(413, "The body is too large."),
     "not_authenticated": Problem(401, "Sign in, or send a valid API key as a bearer token."),
     "forbidden": Problem(403, "You may look at this workspace but not change it."),
+    "workspace_paused": Problem(403, "The workspace is paused; nothing new is started in it."),
     "csrf_failed": Problem(403, "The CSRF token is missing or wrong; reload the page."),
     "not_found": Problem(404, "There is nothing here."),
     "method_not_allowed": Problem(405, "This method is not allowed here."),
     "not_acceptable": Problem(406, "No form of the answer is acceptable to the client."),
     "unsupported_media_type": Problem(415, "Send JSON: Content-Type: application/json."),
+    "quota_exceeded": Problem(429, "The request does not fit into a quota of the workspace."),
     "internal": Problem(500, "Something failed on our side; the request id finds it in the logs."),
 }
 
