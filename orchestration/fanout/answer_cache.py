@@ -7,7 +7,7 @@ fail a call: an error is a miss.
 """
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,7 +41,12 @@ class AnswerCache:
         self._store = store
         self._clock = clock
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._purges: Counter[str] = Counter()  # by workspace
         self.bytes = 0
+
+    @property
+    def entries(self) -> int:
+        return len(self._kept)
 
     async def get(self, workspace: str, digest: str) -> tuple[CachedAnswer, int] | None:
         """The answer and its age in milliseconds, which is never negative."""
@@ -51,6 +56,7 @@ class AnswerCache:
             self._kept.move_to_end((workspace, digest))
             return kept.answer, _age_ms(kept.answer, now)
         self._drop((workspace, digest))
+        since = self.mark(workspace)
         found = None if self._store is None else await self._store.get(workspace, digest)
         if found is None:
             return None
@@ -61,18 +67,35 @@ class AnswerCache:
         left_s = min(left_s, self._ttl_s - _age_ms(answer, now) / 1000)
         if left_s <= 0:
             return None
-        self._keep((workspace, digest), answer, now + left_s)
+        if since == self.mark(workspace):
+            self._keep((workspace, digest), answer, now + left_s)
         return answer, _age_ms(answer, now)
 
-    def put(self, workspace: str, digest: str, answer: CachedAnswer) -> None:
-        """Keep an answer. Redis is written behind, and nobody waits for it."""
+    def mark(self, workspace: str) -> int:
+        """The moment at which the work on an answer begins, for its ``put``."""
+        return self._purges.get(workspace, 0)
+
+    def put(
+        self, workspace: str, digest: str, answer: CachedAnswer, since: int | None = None
+    ) -> None:
+        """Keep an answer, unless its workspace was purged since that mark. Redis is written behind,
+        and nobody waits for it."""
         now = self._clock()
         left_s = self._ttl_s - _age_ms(answer, now) / 1000
-        if left_s <= 0:
+        if left_s <= 0 or since not in (None, self.mark(workspace)):
             return
         self._keep((workspace, digest), answer, now + left_s)
         if self._store is not None:
             self._store.put(workspace, digest, answer, left_s)
+
+    async def purge(self, workspace: str) -> None:
+        """Forget the answers of a workspace in memory, and keep none that are on their way. What is
+        being written to Redis is there when this returns."""
+        self._purges[workspace] += 1
+        for key in [key for key in self._kept if key[0] == workspace]:
+            self._drop(key)
+        if self._store is not None:
+            await self._store.settled()
 
     async def aclose(self) -> None:
         if self._store is not None:

@@ -34,6 +34,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _FAILURES = (RedisError, OSError, TimeoutError)
 
 
+class StoreFailed(Exception):
+    """Redis did not do what it was asked to."""
+
+
 class CacheStore:
     """Reads and writes the Redis at ``url``. Used within one event loop."""
 
@@ -85,9 +89,32 @@ class CacheStore:
         except _FAILURES as error:
             self._failed("write", error)
 
+    async def purge(self, workspace: str, *, within_s: float) -> None:
+        """Delete the answers of a workspace. Raises StoreFailed when not all are deleted."""
+        if not _WORKSPACE.match(workspace):
+            return  # nothing can be stored for it
+        pattern = f"{PREFIX}cache:1:{{{workspace}}}:*"
+        try:
+            async with asyncio.timeout(within_s):
+                names: list[bytes] = []
+                async for name in self._redis.scan_iter(pattern, count=1000):
+                    names.append(name)
+                    if len(names) == 1000:
+                        await self._redis.unlink(*names)
+                        names.clear()
+                if names:
+                    await self._redis.unlink(*names)
+        except _FAILURES as error:
+            self._failed("purge", error)
+            raise StoreFailed("Redis did not forget all answers; ask again") from None
+
+    async def settled(self) -> None:
+        """Return when what is being written now is written, or was given up."""
+        await asyncio.gather(*self._writing)
+
     async def aclose(self) -> None:
         """Finish what is being written, and disconnect."""
-        await asyncio.gather(*self._writing)
+        await self.settled()
         await self._redis.aclose()
 
     def _rests(self) -> bool:

@@ -202,6 +202,11 @@ class Flights:
             return end
         return replace(end, cached_age_ms=0)
 
+    def forget(self, workspace: str) -> None:
+        """Let nobody join what is on its way for a workspace. Who follows it still gets it."""
+        for key in [key for key in self._flights if key[0] == workspace]:
+            del self._flights[key]
+
     async def aclose(self) -> None:
         for key, flight in list(self._flights.items()):
             await self._stop(flight, key)
@@ -233,12 +238,13 @@ class Flights:
                 del self._flights[key]
 
     async def _answer(self, flight: _Flight, key: _Key, call: CallRequest, use: CacheUse) -> Answer:
+        since = self._cache.mark(key[0])
         known = None if use.mode == "write" else await self._cache.get(*key)
         if known is not None:
             return await _replayed(flight, *known)
         end = await self._attempts.answer(call, flight, flight.deadline)
         if use.mode != "read" and end.finish_reason == "stop":
-            self._cache.put(*key, flight.kept(end))
+            self._cache.put(*key, flight.kept(end), since)
         return replace(end, usage=flight.usage(end.counted))
 
 

@@ -19,6 +19,7 @@ from msgspec import UNSET
 
 from orchestration.domain.errors import ErrorKind
 from orchestration.fanout.answer_cache import AnswerCache
+from orchestration.fanout.asked import Asked
 from orchestration.fanout.attempts import Attempts
 from orchestration.fanout.call_sink import Answer, CallFault, CallSink, Telling
 from orchestration.fanout.client import FanoutRefused
@@ -26,6 +27,7 @@ from orchestration.fanout.exchange import Exchange, WatchedTransport, current_ex
 from orchestration.fanout.flights import Flights
 from orchestration.fanout.providers import Endpoint, providers_of
 from orchestration.fanout.relay import RelayClient
+from orchestration.fanout.target_state import CacheState, Targets
 from orchestration.fanout.upstream_errors import status_kind
 from orchestration.fanout.upstream_wires import WIRES, OpenAIWire
 from orchestration.fanout.wire import (
@@ -56,6 +58,7 @@ class InProcessClient(RelayClient):
         super().__init__(providers_of(endpoints))
         self._endpoints = endpoints
         self._refused: dict[tuple[str, str], float] = {}  # until when, by provider and key
+        self._asked = Asked()
         self._attempts = Attempts(self._attempt)
         self._cache = cache
         self._flights = None if cache is None else Flights(cache, self._attempts)
@@ -85,8 +88,10 @@ class InProcessClient(RelayClient):
         endpoint = self._endpoints[call.provider]
         # With every key refused lately, the first tells whether that still holds.
         keys = self._good_keys(endpoint) or endpoint.api_keys or ("",)
+        place = _place(endpoint, keys[0])
         try:
-            return await self._ask(endpoint, keys[0], call, sink)
+            with self._asked.attempt(call.provider, call.model, place):
+                return await self._ask(endpoint, keys[0], call, sink)
         except CallFault as fault:
             if fault.kind is ErrorKind.AUTH:
                 now = asyncio.get_running_loop().time()
@@ -206,6 +211,30 @@ class InProcessClient(RelayClient):
                 self._litellm = await asyncio.to_thread(_import_litellm)
         return self._litellm
 
+    async def targets(self) -> Targets:
+        """How the providers stand, as far as calls of this event loop say; see ``asked.py``."""
+        now = asyncio.get_running_loop().time()
+
+        def refused_for_s(provider: str, place: str) -> float | None:
+            for key in self._endpoints[provider].api_keys or ("",):
+                until = self._refused.get((provider, key), now)
+                if until > now and _place(self._endpoints[provider], key) == place:
+                    return until - now
+            return None
+
+        states = self._asked.targets(refused_for_s)
+        states.sort(key=lambda state: not state.refused)
+        cache = None if self._cache is None else CacheState(self._cache.entries, self._cache.bytes)
+        return Targets(targets=tuple(states), left_out=0, cache=cache)
+
+    async def purge(self, workspace: str) -> None:
+        """Forget the answers of a workspace in memory, and keep none of those on their way; what is
+        being written to Redis is waited for. Those in Redis stay: see ``CacheStore.purge``."""
+        if self._flights is not None:
+            self._flights.forget(workspace)
+        if self._cache is not None:
+            await self._cache.purge(workspace)
+
     async def ready(self) -> None:
         await self._load()
 
@@ -233,6 +262,11 @@ def _import_litellm() -> Any:
         # Its lines can hold prompts, answers and what providers said; ours tell how calls ended.
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return litellm
+
+
+def _place(endpoint: Endpoint, api_key: str) -> str:
+    """What people see of a key: its place among the provider's, counted from 1."""
+    return str(endpoint.api_keys.index(api_key) + 1) if api_key in endpoint.api_keys else "none"
 
 
 def _named(call: CallRequest) -> Iterator[tuple[str, str]]:

@@ -60,7 +60,7 @@ class RecordedClient(FanoutClient):
         speed: float = 1.0,
     ) -> None:
         super().__init__(providers)
-        self._live = live
+        self.live = live
         self._load = load
         self._speed = speed
         self._replays: dict[str, Relay] = {}
@@ -76,7 +76,7 @@ class RecordedClient(FanoutClient):
             sources.append(replay.events())
         if rest:
             self._with_live.add(request.id)
-            sources.append(self._live.stream(msgspec.structs.replace(request, calls=rest)))
+            sources.append(self.live.stream(msgspec.structs.replace(request, calls=rest)))
         try:
             async with aclosing(_merged(sources)) as events:
                 async for event in events:
@@ -90,13 +90,13 @@ class RecordedClient(FanoutClient):
         if replay is not None:
             replay.stop(call_id, stop_kind(reason))
         if fanout_id in self._with_live:
-            await self._live.cancel(fanout_id, call_id, reason)
+            await self.live.cancel(fanout_id, call_id, reason)
 
     async def ready(self) -> None:
-        await self._live.ready()
+        await self.live.ready()
 
     async def aclose(self) -> None:
-        await self._live.aclose()
+        await self.live.aclose()
 
     async def _replay(self, call: CallRequest, sink: CallSink) -> Answer:
         sink.started(1, "first", call)

@@ -1,6 +1,7 @@
 """Chooses the backend the settings name, and answers what may be asked of it."""
 
 import asyncio
+import threading
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
@@ -27,6 +28,7 @@ from orchestration.fanout.providers import (
 from orchestration.fanout.recorded import LoadRecording, RecordedClient
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, ProviderClient] = WeakKeyDictionary()
+_clients_lock = threading.Lock()  # each loop has a thread of its own
 
 
 def get_client(load_recording: LoadRecording | None = None) -> ProviderClient:
@@ -38,18 +40,34 @@ def get_client(load_recording: LoadRecording | None = None) -> ProviderClient:
     loop = asyncio.get_running_loop()
     client = _clients.get(loop)
     if client is None:
-        client = _clients[loop] = make_client(
+        client = make_client(
             settings.FANOUT_BACKEND, settings.FANOUT_URL, endpoints(), load_recording
         )
+        with _clients_lock:
+            _clients[loop] = client
     return client
 
 
 async def close_client() -> None:
     """Let the running event loop's client go, if it has one: what is on its way into the cache is
     written, and its connections are closed."""
-    client = _clients.pop(asyncio.get_running_loop(), None)
+    with _clients_lock:
+        client = _clients.pop(asyncio.get_running_loop(), None)
     if client is not None:
         await client.aclose()
+
+
+def clients_in_process() -> list[tuple[asyncio.AbstractEventLoop, InProcessClient]]:
+    """The clients that call models in this process, with the running event loop each belongs to."""
+    with _clients_lock:
+        known = list(_clients.items())
+    return [
+        (loop, client.live)
+        for loop, client in known
+        if isinstance(client, RecordedClient)
+        and isinstance(client.live, InProcessClient)
+        and loop.is_running()
+    ]
 
 
 def make_client(

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from referencing import Registry, Resource
 
 from orchestration.domain.errors import ERROR_ROWS
 from orchestration.fanout.client import ContractViolation
 from orchestration.fanout.go import StreamReader
+from orchestration.fanout.target_state import decode_targets
 from orchestration.fanout.upstream_errors import event_kind, refusal_kind
 from orchestration.fanout.wire import (
     DEFAULT_TIMEOUTS_MS,
@@ -180,3 +182,17 @@ def test_an_upstream_refusal_has_the_kind_the_table_gives(row: dict[str, Any]) -
 )
 def test_an_error_in_the_stream_has_the_kind_the_table_gives(row: dict[str, Any]) -> None:
     assert event_kind(row["data"]["error"]) == row["kind"]
+
+
+@pytest.mark.parametrize("path", files("golden/targets/valid/*.json"))
+def test_a_state_of_targets_is_read_as_it_was_written(path: Path) -> None:
+    by_schema("targets").validate(json.loads(path.read_bytes()))
+    read_back = msgspec.json.encode(decode_targets(path.read_bytes()))
+    assert json.loads(read_back) == json.loads(path.read_bytes())
+
+
+@pytest.mark.parametrize("path", files("golden/targets/invalid/*.json"))
+def test_a_state_of_targets_that_breaks_the_contract_is_refused(path: Path) -> None:
+    assert not by_schema("targets").is_valid(json.loads(path.read_bytes()))
+    with pytest.raises(ValueError):  # noqa: PT011 - msgspec's own, and all of its kinds
+        decode_targets(path.read_bytes())

@@ -29,7 +29,7 @@ async def load(run_id: str, label: str) -> Recording:
 async def test_either_backend_stands_behind_the_replays(backend: str, kind: type) -> None:
     client = make_client(backend, "http://127.0.0.1:9", read_endpoints({}), load)
     assert isinstance(client, RecordedClient)
-    assert isinstance(client._live, kind)
+    assert isinstance(client.live, kind)
     events = await events_of(client, fanout(call("r1/A", provider="recorded")))
     assert text_of(events) == "A of r1"
     await client.aclose()
