@@ -39,8 +39,21 @@ LOG_LEVEL = env.choice(
 LOG_FORMAT = env.choice(
     "REX_LOG_FORMAT", ("json", "console"), "json", "One JSON object a line, or text for people."
 )
-DATABASE_URL = env.text(
-    "DATABASE_URL", f"sqlite:///{STATE_DIR / 'rex.sqlite3'}", "Where runs are kept: sqlite:///path."
+# In small letters, it is no setting of Django's, whose debug pages would show its password.
+database_url = env.text(
+    "DATABASE_URL",
+    f"sqlite:///{STATE_DIR / 'rex.sqlite3'}",
+    "Where runs are kept: sqlite:///path, or postgresql://user:password@host:5432/name.",
+)
+DATABASE_TIMEOUT_S = env.integer(
+    "REX_DATABASE_TIMEOUT_S",
+    5,
+    "Seconds a statement may wait for the database; then the request is refused with 503.",
+    minimum=1,
+    maximum=3600,
+)
+DATABASE_CONNECTIONS = env.integer(
+    "REX_DATABASE_CONNECTIONS", 20, "Most connections one process opens to PostgreSQL.", minimum=1
 )
 FANOUT_BACKEND = env.choice(
     "REX_FANOUT",
@@ -101,11 +114,20 @@ DRIVE_RUNS_IN_WEB = env.flag(
 
 
 def _database(url: str) -> dict[str, object]:
-    """The DATABASES entry for ``sqlite:///absolute/path``; other schemes are refused in words."""
+    """The DATABASES entry for an address; one that cannot be used is refused in words."""
+    if url.startswith(("postgresql://", "postgres://")):
+        # Only here: where SQLite is used, nothing of PostgreSQL is loaded.
+        from rexsite.postgres.address import WrongAddress, database
+
+        try:
+            return database(url, timeout_s=DATABASE_TIMEOUT_S, connections=DATABASE_CONNECTIONS)
+        except WrongAddress as wrong:
+            raise ImproperlyConfigured(f"DATABASE_URL {wrong}") from None
     parts = urlsplit(url)
     if parts.scheme != "sqlite" or parts.netloc or not parts.path:
         raise ImproperlyConfigured(
-            "DATABASE_URL takes sqlite:///absolute/path; other databases are not supported yet."
+            "DATABASE_URL takes sqlite:///absolute/path, "
+            "or postgresql://user:password@host:5432/name."
         )
     return {
         "ENGINE": "django.db.backends.sqlite3",
@@ -116,7 +138,7 @@ def _database(url: str) -> dict[str, object]:
             # whatever the timeout; one that takes the write lock first waits its turn.
             # docs/adr/0007-sqlite-immediate.md
             "transaction_mode": "IMMEDIATE",
-            "timeout": 10,
+            "timeout": DATABASE_TIMEOUT_S,
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         },
         # A file, not memory: the driver's threads and the web's must see one database.
@@ -138,7 +160,7 @@ def _check_redis(url: str) -> None:
 
 if REDIS_URL:
     _check_redis(REDIS_URL)
-DATABASES = {"default": _database(DATABASE_URL)}
+DATABASES = {"default": _database(database_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [
@@ -168,6 +190,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "rexsite.reading.ReadingMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
 
@@ -184,6 +207,7 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "workspaces.context.workspace",
+                "rexsite.reading.reading",
             ],
         },
     },
@@ -191,6 +215,10 @@ TEMPLATES = [
 
 USE_TZ = True
 LANGUAGE_CODE = "en"
+# Each by its own name, for whoever looks for it. The launcher compiles what is in locale/.
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
+FORMAT_MODULE_PATH = ["rexsite.formats"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},

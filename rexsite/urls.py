@@ -13,6 +13,7 @@ urlpatterns = [
     path("login/", auth_views.LoginView.as_view(redirect_authenticated_user=True), name="login"),
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("theme/", theme.set_theme, name="set-theme"),
+    path("language/", theme.set_language, name="set-language"),
     path("", include("orchestration.urls")),
 ]
 
