@@ -27,6 +27,10 @@ async def in_database(function: Callable[P, T], /, *args: P.args, **kwargs: P.kw
     def call() -> T:
         # A connection the server has closed meanwhile would fail the first query otherwise.
         close_old_connections()
-        return context.run(lambda: function(*args, **kwargs))
+        try:
+            return context.run(lambda: function(*args, **kwargs))
+        finally:
+            # Gives PostgreSQL's back to its pool, where others wait for one; SQLite's stays open.
+            close_old_connections()
 
     return await asyncio.get_running_loop().run_in_executor(_POOL, call)

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -56,9 +57,14 @@ PROBLEMS: Mapping[str, Problem] = {
     "method_not_allowed": Problem(405, "This method is not allowed here."),
     "not_acceptable": Problem(406, "No form of the answer is acceptable to the client."),
     "unsupported_media_type": Problem(415, "Send JSON: Content-Type: application/json."),
+    "store_unavailable": Problem(503, "The database does not answer; try again in a moment."),
     "quota_exceeded": Problem(429, "The request does not fit into a quota of the workspace."),
     "internal": Problem(500, "Something failed on our side; the request id finds it in the logs."),
 }
+
+
+# What the database raises for reasons of its own: away, frozen, locked, full, read-only.
+STORE_ERRORS = (OperationalError, InterfaceError, InternalError)
 
 
 def problem_body(
@@ -87,9 +93,15 @@ def problem_response(
         status=PROBLEMS[code].status,
         content_type="application/problem+json",
     )
-    if code == "not_authenticated":
-        response["WWW-Authenticate"] = "Bearer"
+    for name, value in _HEADERS.get(code, {}).items():
+        response[name] = value
     return response
+
+
+_HEADERS: Mapping[str, Mapping[str, str]] = {
+    "not_authenticated": {"WWW-Authenticate": "Bearer"},
+    "store_unavailable": {"Retry-After": "1"},
+}
 
 
 class ApiError(exceptions.APIException):
@@ -111,6 +123,9 @@ _BY_TYPE: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.UnsupportedMediaType, "unsupported_media_type"),
     (RequestDataTooBig, "body_too_large"),
     (PermissionDenied, "forbidden"),
+    # Text or a number that no row could hold, so there is none to find.
+    (DataError, "bad_request"),
+    *((error, "store_unavailable") for error in STORE_ERRORS),
 )
 
 
@@ -120,7 +135,9 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
     code, detail, field = _read(error)
     if code == "internal":
         log.exception("api_error", exc_info=error)
-    headers = {"WWW-Authenticate": "Bearer"} if code == "not_authenticated" else {}
+    if code == "store_unavailable":
+        log_store_error(error)
+    headers = dict(_HEADERS.get(code, {}))
     if isinstance(error, exceptions.MethodNotAllowed):
         headers["Allow"] = ", ".join(context["view"].allowed_methods)
     return Response(
@@ -129,6 +146,11 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
         headers=headers,
         content_type="application/problem+json",
     )
+
+
+def log_store_error(error: BaseException) -> None:
+    """One line, without the traceback: an outage fails every request in the same way."""
+    log.error("store_unavailable", error=type(error).__name__, said=str(error).partition("\n")[0])
 
 
 def _read(error: Exception) -> tuple[str, str, str]:

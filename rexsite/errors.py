@@ -1,10 +1,13 @@
 """Errors outside any view: JSON under /api/, a page everywhere else, in the documented shapes."""
 
+import sys
+
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.template.loader import render_to_string
 
-from orchestration.problems import problem_response
+from orchestration.problems import STORE_ERRORS, log_store_error, problem_response
 from rexsite.request_id import request_id_of
 
 API_PREFIX = "/api/"
@@ -29,11 +32,25 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """The answer to the exception that is being handled."""
+    error = sys.exc_info()[1]
+    if isinstance(error, DataError):
+        # Text that no row can hold, such as a NUL in a cookie. Elsewhere forms refuse it.
+        return _plain(request, 400, "bad_request")
+    if isinstance(error, STORE_ERRORS):
+        log_store_error(error)
+        response = _plain(request, 503, "store_unavailable")
+        response["Retry-After"] = "1"
+        return response
+    return _plain(request, 500, "internal")
+
+
+def _plain(request: HttpRequest, status: int, code: str) -> HttpResponse:
     if request.path.startswith(API_PREFIX):
-        return problem_response(request, "internal")
+        return problem_response(request, code)
     # Without the request's reader, who would be asked of the database: it may be what failed.
     known = {"request_id": request_id_of(request), "COOKIES": request.COOKIES}
-    return HttpResponse(render_to_string("500.html", {"request": known}), status=500)
+    return HttpResponse(render_to_string(f"{status}.html", {"request": known}), status=status)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

@@ -36,6 +36,13 @@ _TELL_TOO_MUCH = (
 )
 
 
+class _NotTold(logging.Filter):
+    """Keeps back what has a line of its own: ``store_unavailable``, without the path."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", None) != 503
+
+
 def configure(options: dict[str, str]) -> None:
     """Set up logging from ``{"level": …, "format": "json" | "console"}``."""
     renderer: Any = (
@@ -64,12 +71,13 @@ def configure(options: dict[str, str]) -> None:
                     ],
                 }
             },
+            "filters": {"not_told": {"()": _NotTold}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "rex"}},
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
                 **{name: {"level": "WARNING"} for name in _TELL_TOO_MUCH},
                 # Of a refused request it would repeat the path; of a failed one we need the cause.
-                "django.request": {"level": "ERROR"},
+                "django.request": {"level": "ERROR", "filters": ["not_told"]},
             },
         }
     )

@@ -125,7 +125,7 @@ def test_the_database_is_a_file_with_locks_taken_at_the_start(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "url",
     [
-        f"postgres://user:{CANARY}@db/rex",
+        f"mysql://user:{CANARY}@db/rex",
         "sqlite://",
         "sqlite:",
         CANARY,

@@ -1,0 +1,196 @@
+"""A database that is away, frozen or locked is a refusal; reading goes on where it can."""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from orchestration.domain.pipelines import DEFAULT_PIPELINE
+from tests.postgres_server import PostgresServer
+from tests.rexsite.rex_process import HANGS_AFTER_S, Rex, manage, rex_on
+
+PAGE = "The database does not answer"
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all, so that static files are collected once."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture
+def sqlite_file(state: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "rex.sqlite3"
+    manage(state, f"sqlite:///{file}", "migrate", "--no-input", "--verbosity", "0")
+    return file
+
+
+@pytest.fixture
+def on_sqlite(state: Path, sqlite_file: Path) -> Iterator[Rex]:
+    with rex_on(state, f"sqlite:///{sqlite_file}") as rex:
+        yield rex
+
+
+@pytest.fixture
+def on_postgres(state: Path, postgres_url: str) -> Iterator[Rex]:
+    with rex_on(state, postgres_url) as rex:
+        yield rex
+
+
+def refused(answer: httpx.Response) -> None:
+    """A problem that says when to come back, and nothing of what is inside."""
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.json()["code"] == "store_unavailable"
+    assert answer.json()["request_id"] == answer.headers["X-Request-Id"]
+    assert "Traceback" not in answer.text
+
+
+def refused_page(answer: httpx.Response) -> None:
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["Retry-After"] == "1"
+    assert PAGE in answer.text
+    assert "/static/rex/css/rex." in answer.text
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+    assert "Traceback" not in answer.text
+
+
+def send_form(rex: Rex) -> httpx.Response:
+    form = {"prompt": "Why?", "pipeline": DEFAULT_PIPELINE, "models": "local/brisk"}
+    token = {"X-CSRFToken": rex.browser.cookies["csrftoken"]}
+    return rex.browser.post("/", data=form, headers=token)
+
+
+def comes_back(rex: Rex) -> None:
+    """It takes runs again by itself, soon after the database does."""
+    deadline = time.monotonic() + HANGS_AFTER_S
+    while (answer := rex.ask()).status_code != 202:
+        assert answer.status_code == 503, answer.text
+        assert time.monotonic() < deadline, "it does not come back"
+        time.sleep(0.1)
+    assert rex.browser.get("/").status_code == 200
+
+
+# --- what is locked for writing can be read -----------------------------------------------------
+
+
+@contextmanager
+def writer_of(file: Path) -> Iterator[None]:
+    """Another process in the middle of a transaction, as far as SQLite can tell."""
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+
+
+@contextmanager
+def writer_of_table(url: str) -> Iterator[None]:
+    with psycopg.connect(url) as other:
+        other.execute("LOCK TABLE orchestration_run, workspaces_workspace IN EXCLUSIVE MODE")
+        yield
+        other.rollback()
+
+
+def writing_is_refused_and_reading_goes_on(
+    rex: Rex, lock: Callable[[], AbstractContextManager[None]]
+) -> None:
+    before = rex.ask()
+    assert before.status_code == 202, before.text
+    with lock():
+        refused(rex.ask())
+        refused_page(send_form(rex))
+        for address in ("/api/runs", before.json()["api_url"], before.json()["events_url"]):
+            assert rex.api.get(address).status_code == 200, address
+        for address in ("/", "/runs/", before.json()["url"], "/readyz"):
+            assert rex.browser.get(address).status_code == 200, address
+    comes_back(rex)
+    assert len(rex.api.get("/api/runs").json()["data"]) == 2, "a refused request left a run"
+    told = rex.logged("store_unavailable")
+    assert len(told) == 2, told
+    assert "Traceback" not in rex.log.read_text()
+
+
+def test_while_another_process_writes_to_sqlite_runs_are_refused_and_read(
+    on_sqlite: Rex, sqlite_file: Path
+) -> None:
+    writing_is_refused_and_reading_goes_on(on_sqlite, lambda: writer_of(sqlite_file))
+
+
+def test_while_a_table_of_postgresql_is_locked_runs_are_refused_and_read(
+    on_postgres: Rex, postgres_url: str
+) -> None:
+    writing_is_refused_and_reading_goes_on(on_postgres, lambda: writer_of_table(postgres_url))
+
+
+# --- what is away cannot ------------------------------------------------------------------------
+
+
+@contextmanager
+def frozen(server: PostgresServer) -> Iterator[None]:
+    server.pause()
+    yield
+    server.resume()
+
+
+@contextmanager
+def stopped(server: PostgresServer) -> Iterator[None]:
+    server.kill()
+    yield
+    server.start()
+
+
+@contextmanager
+def without_a_free_connection(server: PostgresServer) -> Iterator[None]:
+    """Others hold all there are; Rex's own were lost with the restart."""
+    server.kill()
+    server.start(max_connections="6")
+    with ExitStack() as taken:
+        for _ in range(6):
+            taken.enter_context(closing(server.connect()))
+        yield
+
+
+@pytest.mark.parametrize("outage", [frozen, stopped, without_a_free_connection])
+def test_while_postgresql_does_not_answer_everything_is_refused_in_words(
+    on_postgres: Rex,
+    postgres_server: PostgresServer,
+    outage: Callable[[PostgresServer], AbstractContextManager[None]],
+) -> None:
+    assert on_postgres.ask().status_code == 202
+    with outage(postgres_server):
+        refused(on_postgres.ask())
+        refused(on_postgres.api.get("/api/runs"))
+        refused_page(on_postgres.browser.get("/"))
+        refused_page(send_form(on_postgres))
+        ready = on_postgres.api.get("/readyz")
+        assert (ready.status_code, ready.json()["part"]) == (503, "database")
+        assert on_postgres.api.get("/healthz").status_code == 200
+    comes_back(on_postgres)
+    assert "Traceback" not in on_postgres.log.read_text()
+
+
+def test_a_connection_that_the_server_ended_is_replaced_before_anyone_notices(
+    on_postgres: Rex, postgres_server: PostgresServer
+) -> None:
+    assert on_postgres.ask().status_code == 202
+    with postgres_server.connect() as connection:
+        ended = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'rex'"
+        ).fetchall()
+    assert ended
+    assert on_postgres.ask().status_code == 202
+    assert on_postgres.browser.get("/").status_code == 200
+
+
+def test_a_cookie_that_no_row_can_hold_is_not_understood(on_postgres: Rex) -> None:
+    cookie = {"Cookie": 'sessionid="aaaaaaaaaaaa\\000"'}
+    page = httpx.get(f"{on_postgres.url}/", headers=cookie)
+    assert (page.status_code, "not understood" in page.text) == (400, True)
+    answer = httpx.get(f"{on_postgres.url}/api/runs", headers=cookie)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
