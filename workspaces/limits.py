@@ -33,4 +33,6 @@ def limit_of(quota: Quota, live: Sequence[QuotaOverride]) -> Limit:
         value=live[-1].limit if live else quota.limit,
         # A burst was chosen for the quota's own limit; another limit brings its own.
         burst=0 if live else quota.burst or 0,
+        usual=quota.limit if live else None,
+        until=live[-1].expires_at if live else None,
     )

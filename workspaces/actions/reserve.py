@@ -13,8 +13,10 @@ from workspaces.domain.quotas import (
     Offer,
     Refusal,
     Standings,
+    Use,
     refusal_of,
     scopes_of,
+    use_of,
 )
 from workspaces.domain.windows import NOW, Windows, windows_at
 from workspaces.limits import limits_of
@@ -30,11 +32,13 @@ class WorkspacePaused(Exception):
 
 
 class QuotaExceeded(Exception):
-    """No offer fits. ``refusal`` is that of the last one, which asks for least."""
+    """No offer fits. ``refusal`` is that of the last one, which asks for least; ``uses`` tell how
+    all limits stand that hold for it, as far as that is known."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: Refusal, uses: Sequence[Use] = ()) -> None:
         super().__init__(refusal.use.limit.dimension.value)
         self.refusal = refusal
+        self.uses = tuple(uses) or (refusal.use,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ def _first_that_fits(
         if refusal is None:
             return index
     assert refusal is not None, "there is at least one offer"
-    raise QuotaExceeded(refusal)
+    raise QuotaExceeded(refusal, [use_of(limit, standings, at, windows) for limit in limits])
 
 
 def _take(offer: Offer, limits: Sequence[Limit], counters: Counters, at: datetime) -> None:

@@ -65,12 +65,15 @@ def scopes_of(key_public: str, pipeline: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A quota as it is in force now; ``burst`` is for requests per minute alone."""
+    """A quota as it is in force now; ``burst`` is for requests per minute alone. ``usual`` is what
+    holds again after ``until``, where an override is in force."""
 
     dimension: Dimension
     scope: str
     value: int
     burst: int = 0
+    usual: int | None = None
+    until: datetime | None = None
 
     @property
     def rate(self) -> Rate:
@@ -78,6 +81,13 @@ class Limit:
         a moment is kept no finer."""
         per_minute = min(self.value, _FASTEST)
         return Rate(per_minute=per_minute, burst=min(self.burst or per_minute, _FASTEST))
+
+    @property
+    def capacity(self) -> int:
+        """How much there is when nothing is used: of requests per minute, what may come at once."""
+        if self.dimension is Dimension.REQUESTS_PER_MINUTE and self.value:
+            return self.rate.burst
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +143,7 @@ class Use:
 
     @property
     def remaining(self) -> int:
-        return max(0, self.limit.value - self.used - self.reserved)
+        return max(0, self.limit.capacity - self.used - self.reserved)
 
 
 @dataclass(frozen=True, slots=True)
