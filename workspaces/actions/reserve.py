@@ -69,7 +69,7 @@ def reserve(
     if locked.paused_at is not None:
         raise WorkspacePaused(locked.paused_reason)
     windows = windows_at(at, locked.time_zone)
-    key_public = api_key.public if api_key else ""
+    key_public = api_key.lineage if api_key else ""
     scopes = scopes_of(key_public, pipeline)
     limits = limits_of(locked, scopes, at)
     counters = counters_of(locked, scopes, windows, {limit.scope for limit in limits})

@@ -9,7 +9,7 @@ from workspaces.domain.gcra import Rate, judge
 from workspaces.domain.windows import NOW, Windows
 
 WORKSPACE = ""
-"""The scope of a workspace as a whole; others are ``key:<public>`` and ``pipeline:<name>``."""
+"""The scope of a workspace as a whole; others are ``key:<lineage>`` and ``pipeline:<name>``."""
 
 _FASTEST = 60_000_000
 # When a run ends or gives back what it does not need, nobody knows beforehand.
@@ -49,9 +49,9 @@ _CAPTIONS = {
 }
 
 
-def key_scope(public: str) -> str:
-    """The scope of an API key, named by its public part."""
-    return f"key:{public}"
+def key_scope(lineage: str) -> str:
+    """The scope of an API key and those that replace it, named by the first one's public part."""
+    return f"key:{lineage}"
 
 
 def pipeline_scope(name: str) -> str:

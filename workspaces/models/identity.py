@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -106,6 +106,8 @@ class ApiKey(models.Model):
     The secret holds 256 random bits, so a plain SHA-256 cannot be searched, and checking one costs
     microseconds where a password hash would cost a request its latency. ``last_used_at`` is right
     to about a minute. ``replaced_by`` is the key a rotation made; the old one expires.
+    ``lineage`` is the public part of the first of keys that replaced one another: it is what quotas
+    and usage count by, so that a rotation brings no fresh budget.
     """
 
     class Scope(models.TextChoices):
@@ -116,6 +118,7 @@ class ApiKey(models.Model):
     workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="api_keys")
     name = models.CharField(max_length=120)
     public = models.CharField(max_length=16, unique=True)
+    lineage = models.CharField(max_length=16, editable=False)
     secret_sha256 = models.CharField(max_length=64)
     scopes = models.JSONField(default=list)
     created_by = models.CharField(max_length=160, blank=True)
@@ -131,6 +134,11 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"sk-rex-{self.public}-… ({self.name})"
+
+    def save(self, *args: Any, **options: Any) -> None:
+        # A key that replaces none begins a lineage.
+        self.lineage = self.lineage or self.public
+        super().save(*args, **options)
 
     def is_live(self, now: datetime) -> bool:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)

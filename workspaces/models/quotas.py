@@ -53,9 +53,9 @@ class Quota(models.Model):
 
     @property
     def scope(self) -> str:
-        """``""`` for the workspace, ``key:<public>``, ``pipeline:<name>``: as counters have it."""
+        """``""`` for the workspace, ``key:<lineage>``, ``pipeline:<name>``: as counters have it."""
         if self.api_key is not None:
-            return key_scope(self.api_key.public)
+            return key_scope(self.api_key.lineage)
         return pipeline_scope(self.pipeline) if self.pipeline else WORKSPACE
 
 
@@ -77,9 +77,9 @@ class QuotaOverride(models.Model):
 class Reservation(models.Model):
     """What is held for one piece of work (a run, whose id is ``subject``) until it has ended.
 
-    It counts in the workspace, its key (the public part, empty where a person asked) and its
-    pipeline, in the windows ``day`` and ``month``, all fixed when it was made: a run that ends
-    after midnight is paid by the day that let it in.
+    It counts in the workspace, its key (the lineage, empty where a person asked) and its pipeline,
+    in the windows ``day`` and ``month``, all fixed when it was made: a run that ends after midnight
+    is paid by the day that let it in.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
