@@ -19,7 +19,7 @@ class Layout:
 
     @property
     def tools(self) -> Path:
-        """uv, and Go, Node, Chromium and Redis where the machine has none."""
+        """uv, and Go, Node, Chromium, Redis and PostgreSQL where the machine has none."""
         return self.root / ".boot"
 
     @property

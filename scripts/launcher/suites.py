@@ -1,4 +1,5 @@
-"""``./rex test``: everything the tests need, then the Go suite and the Python suite.
+"""``./rex test``: everything the tests need, then the Go suite and the Python suite, and what is
+about the database once more on PostgreSQL.
 
 With pytest arguments only pytest runs, with them, and what the chosen tests need is looked for when
 the first of them needs it. A suite that cannot run fails the whole, unless ``--without`` names it:
@@ -14,7 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import chromium, frontend, fuzz, go_build, litellm_proxy, prepare, redis_server
+from launcher import (
+    chromium,
+    frontend,
+    fuzz,
+    go_build,
+    litellm_proxy,
+    postgres_server,
+    prepare,
+    redis_server,
+)
 from launcher.failure import Failed
 from launcher.layout import Layout
 from launcher.steps import run_tool, say
@@ -25,14 +35,18 @@ SUITES = {
     "go": "golang",
     "litellm": "litellm",
     "localmodel": "localmodel",
+    "postgresql": "postgresql",
     "redis": "redis",
 }
 # What is looked for on this machine, and the variable in which its tests find it.
 _PROGRAMS = (
     ("browser", "REX_CHROMIUM", chromium.find),
     ("redis", "REX_REDIS_SERVER", redis_server.find),
+    ("postgresql", "REX_POSTGRES_BIN", postgres_server.find),
     ("litellm", "REX_LITELLM_PROXY", litellm_proxy.find),
 )
+# What runs on PostgreSQL too, for it runs otherwise there: locks, transactions, constraints.
+_ON_POSTGRES = ("tests/quotas", "tests/workspaces", "tests/actions", "tests/web")
 # The Go package that starts a Redis for tests.
 _STARTS_REDIS = "/internal/redistest"
 
@@ -78,6 +92,9 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
         results.append(_go_suite(layout, env, with_redis="redis" not in without))
         results.append(_fuzz_suite(layout, env))
     results.append(_python_suite(layout, env, without, arguments))
+    if "postgresql" not in without and not arguments:
+        on_postgres = env | {"REX_TEST_DATABASE": "postgresql"}
+        results.append(_python_suite(layout, on_postgres, without, _ON_POSTGRES, "postgresql"))
     say()
     for result in results:
         verdict = "passed" if result.exit_code == 0 else "FAILED"
@@ -151,7 +168,11 @@ def packages_without_redis(layout: Layout, tool: go_build.Go, env: Mapping[str, 
 
 
 def _python_suite(
-    layout: Layout, env: Mapping[str, str], without: frozenset[str], arguments: Sequence[str]
+    layout: Layout,
+    env: Mapping[str, str],
+    without: frozenset[str],
+    arguments: Sequence[str],
+    name: str = "pytest",
 ) -> Result:
     command = [str(layout.python), "-m", "pytest"]
     if without:
@@ -164,7 +185,7 @@ def _python_suite(
         last[0] = line.strip() or last[0]
 
     code = _run([*command, *arguments], env, layout.root, note)
-    return Result("pytest", code, last[0])
+    return Result(name, code, last[0])
 
 
 def _run(
