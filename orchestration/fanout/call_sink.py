@@ -135,7 +135,8 @@ class Telling(ABC):
     def usage(self, counted: Counted) -> Usage:
         """What the newest attempt has cost, estimated where the provider did not count."""
         asked = sum(len(message.text) for message in self.call.messages)
-        given, written = counted.input_tokens, counted.output_tokens
+        # No prompt is empty and no complete answer is: a zero is sent by who does not know.
+        given, written = counted.input_tokens or None, counted.output_tokens or None
         return Usage(
             input_tokens=estimated_tokens(asked) if given is None else given,
             output_tokens=estimated_tokens(self.characters) if written is None else written,
@@ -255,7 +256,7 @@ class CallSink(Telling):
             urgent=True,
         )
         # Who ends the call while it waits tells nothing of this attempt again.
-        self.characters, self.said = 0, False
+        self.characters, self.said, self._counted = 0, False, NOT_COUNTED
 
     def finish(self, answer: Answer) -> None:
         self._outlet.put(
@@ -291,8 +292,10 @@ class CallSink(Telling):
         )
 
     def _spent(self) -> Usage | None:
-        """A replay costs nothing, and neither does an attempt that said nothing."""
-        return self.usage(self._counted) if self.characters and self._attempt else None
+        """A replay costs nothing, and neither does an attempt that said nothing, unless the provider
+        counted: reasoning that used up all its tokens gives no text, and is paid for."""
+        tokens = self._counted.input_tokens or self._counted.output_tokens
+        return self.usage(self._counted) if self._attempt and (self.characters or tokens) else None
 
 
 def _no_moments() -> dict[str, int | None]:

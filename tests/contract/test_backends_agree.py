@@ -32,6 +32,8 @@ STREAMS_THAT_FINISH = [
     "usage-late",
     "usage-with-finish",
     "usage-nonsense",
+    "usage-everywhere",
+    "ok?usage=0",
     "second-finish",
     "late-chunks",
     "crlf",

@@ -166,12 +166,13 @@ func (a *attempt) decisive() *fanout.Failure {
 }
 
 // count returns what the provider counted, and an estimate of a token per four characters where it
-// did not; nil when the attempt gave nothing.
+// did not; nil when the attempt failed, gave no text and nothing was counted. Reasoning that used up
+// all its tokens gives no text, and is paid for.
 func (a *attempt) count() *fanout.Usage {
-	if a.failure != nil && a.characters == 0 {
+	answer := &a.answer
+	if a.failure != nil && a.characters == 0 && answer.InputTokens == nil && answer.OutputTokens == nil {
 		return nil
 	}
-	answer := &a.answer
 	usage := fanout.Usage{CachedTokens: answer.CachedTokens, ReasoningTokens: answer.ReasoningTokens}
 	if answer.InputTokens != nil {
 		usage.InputTokens = *answer.InputTokens
