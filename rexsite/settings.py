@@ -98,6 +98,13 @@ MAX_MODELS = env.integer("REX_MAX_MODELS", 8, "Most models one run may ask.", mi
 MAX_PROMPT_CHARS = env.integer(
     "REX_MAX_PROMPT_CHARS", 100_000, "Longest prompt taken, in characters.", minimum=1
 )
+MAX_OUTPUT_TOKENS = env.integer(
+    "REX_MAX_OUTPUT_TOKENS",
+    8_192,
+    "Longest answer asked of a model, in tokens; reasoning counts.",
+    minimum=1,
+    maximum=1_000_000,
+)
 SYNTHESIS_PROMPT_CHARS = env.integer(
     "REX_SYNTHESIS_PROMPT_CHARS",
     0,

@@ -4,6 +4,8 @@ Calls are tried again only while they have said nothing (``restart`` is false): 
 the text and the draft may be built on it, and both would lose it for an answer that may break off
 again. Fallbacks and hedges are not asked for: a run asks the models somebody chose.
 
+Every call has a limit to its answer, so that the most it can cost is known before it is sent.
+
 Answers may come from the cache and go there. Syntheses bypass it: their prompts hold what the
 answers had said at some moment, between fences of the run's own, so none is ever asked twice.
 """
@@ -24,6 +26,7 @@ from orchestration.domain.synthesis import StartSynthesis, State
 from orchestration.driving.load import DrivenRun
 from orchestration.fanout import wire
 from orchestration.fanout.client import call_for
+from orchestration.fanout.output_limits import output_limit_of
 from orchestration.fanout.select import address_of, resolve_model
 
 # Calls run for as long as their run may: a model that is slow but steady is the policy's to cut.
@@ -50,7 +53,8 @@ def calls_request(run: DrivenRun, labels: list[str], *, time_left_ms: int) -> wi
     calls: list[wire.CallRequest] = []
     for label in labels:
         target = resolve_model(run.models[label])
-        call = call_for(target, label, question, timeouts=TIMEOUTS)
+        params = wire.Params(max_tokens=output_limit_of(target))
+        call = call_for(target, label, question, params=params, timeouts=TIMEOUTS)
         cache = _cache_use(run, call, candidates[label])
         calls.append(with_fields(call, retry=_retry(target), cache=cache))
     return _fanout(calls_fanout_id(run), run, tuple(calls), time_left_ms)
@@ -108,9 +112,9 @@ def synthesis_request(
     small = target.provider == LOCAL or (budget is not None and budget < SMALL_PROMPT_CHARS)
     messages_for = plain_prompts.messages_for if small else prompts.messages_for
     prompt = messages_for(command, state, run.prompt, budget_chars=budget)
-    limits = [limit for limit in (target.max_tokens, prompt.max_tokens) if limit is not None]
+    limit = output_limit_of(target)
     params = wire.Params(
-        max_tokens=min(limits) if limits else UNSET,
+        max_tokens=limit if prompt.max_tokens is None else min(limit, prompt.max_tokens),
         # The same seed would write again what was of no use the first time.
         seed=UNSET if target.seed is None else target.seed + command.version,
         response_format=UNSET if prompt.response_format is None else prompt.response_format,

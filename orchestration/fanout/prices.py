@@ -7,6 +7,7 @@ prompts (over 128,000 tokens and more) is not in it.
 import json
 from decimal import Decimal
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,28 @@ def price_of_target(target: Target, provider: Provider | None) -> Price | None:
         return None
     if provider.free:
         return FREE
+    return _price(_row(target, provider))
+
+
+def table_version() -> str:
+    """Which table prices are from: LiteLLM's own version, as "litellm-1.106.2"."""
+    return f"litellm-{version('litellm')}"
+
+
+def max_output_tokens_of(target: Target, provider: Provider | None) -> int | None:
+    """The longest answer of ``target`` by the table; None where it does not say."""
+    found = None if provider is None else _row(target, provider).get("max_output_tokens")
+    # A zero stands with models that write no text; and there is a row that says it in words.
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def _row(target: Target, provider: Provider) -> dict[str, Any]:
+    """The table's row of ``target``; empty where it has none."""
     row = _table().get(f"{provider.litellm}/{target.upstream_model}")
     if row is None and provider.name == provider.litellm:
         # Some providers, OpenAI and Anthropic among them, stand in the table without a prefix.
         row = _table().get(target.upstream_model)
-    return None if row is None else _price(row)
+    return row or {}
 
 
 def _price(row: dict[str, Any]) -> Price | None:
