@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
 import structlog
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import DataError, InterfaceError, InternalError, OperationalError
 from django.http import Http404, HttpRequest, JsonResponse
+from django.utils import timezone
 from rest_framework import exceptions
 from rest_framework.response import Response
 
 from orchestration.actions.start_run import InvalidRun
+from orchestration.quota_words import pause_sentence, refusal_json, refusal_sentence
+from orchestration.rate_headers import refusal_headers
+from workspaces.actions.reserve import QuotaExceeded, WorkspacePaused
 
 log = structlog.get_logger("rex.api")
 
@@ -68,9 +73,14 @@ STORE_ERRORS = (OperationalError, InterfaceError, InternalError)
 
 
 def problem_body(
-    request: HttpRequest, code: str, detail: str = "", field: str = ""
+    request: HttpRequest,
+    code: str,
+    detail: str = "",
+    field: str = "",
+    members: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The documented JSON of an error; ``request`` gives its id."""
+    """The documented JSON of an error; ``request`` gives its id, ``members`` what this code has
+    besides."""
     problem = PROBLEMS[code]
     body: dict[str, Any] = {
         "type": f"/docs/errors#{code}",
@@ -82,7 +92,7 @@ def problem_body(
     }
     if field:
         body["errors"] = [{"field": field, "message": detail or problem.detail}]
-    return body
+    return body | dict(members)
 
 
 def problem_response(
@@ -137,11 +147,14 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response:
         log.exception("api_error", exc_info=error)
     if code == "store_unavailable":
         log_store_error(error)
-    headers = dict(_HEADERS.get(code, {}))
+    headers, members = dict(_HEADERS.get(code, {})), {}
     if isinstance(error, exceptions.MethodNotAllowed):
         headers["Allow"] = ", ".join(context["view"].allowed_methods)
+    if isinstance(error, QuotaExceeded):
+        headers |= refusal_headers(error.refusal, error.uses, timezone.now())
+        members = {"quota": refusal_json(error.refusal)}
     return Response(
-        problem_body(request, code, detail, field),
+        problem_body(request, code, detail, field, members),
         status=PROBLEMS[code].status,
         headers=headers,
         content_type="application/problem+json",
@@ -159,6 +172,10 @@ def _read(error: Exception) -> tuple[str, str, str]:
         return error.code, error.sentence, error.field
     if isinstance(error, InvalidRun):
         return error.code, error.message, error.field
+    if isinstance(error, QuotaExceeded):
+        return "quota_exceeded", refusal_sentence(error.refusal), ""
+    if isinstance(error, WorkspacePaused):
+        return "workspace_paused", pause_sentence(error), ""
     if isinstance(error, exceptions.PermissionDenied):
         codes = error.get_codes()
         return ("csrf_failed" if codes == "csrf_failed" else "forbidden"), "", ""

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from orchestration import api, events_api, views
+from orchestration import api, events_api, quotas_api, views
 
 urlpatterns = [
     path("", views.start, name="start"),
@@ -21,5 +21,6 @@ urlpatterns = [
         api.StopCall.as_view(),
         name="api-stop-call",
     ),
+    path("api/quotas", quotas_api.Quotas.as_view(), name="api-quotas"),
     path("api/models", api.Models.as_view(), name="api-models"),
 ]

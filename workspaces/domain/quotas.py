@@ -58,6 +58,12 @@ def pipeline_scope(name: str) -> str:
     return f"pipeline:{name}"
 
 
+def split_scope(scope: str) -> tuple[str, str | None]:
+    """Whose limit: ``("workspace", None)``, ``("key", <lineage>)`` or ``("pipeline", <name>)``."""
+    kind, _, name = scope.partition(":")
+    return (kind, name) if kind else ("workspace", None)
+
+
 def scopes_of(key_public: str, pipeline: str) -> list[str]:
     """What work counts in, widest first; ``key_public`` is empty where a person asked."""
     return [WORKSPACE, *([key_scope(key_public)] if key_public else []), pipeline_scope(pipeline)]
