@@ -5,7 +5,9 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
+from django.db import DatabaseError
 from django.urls import reverse
+from django.utils import timezone
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -17,7 +19,10 @@ from orchestration.fanout.select import offered_models
 from orchestration.models import Run
 from orchestration.problems import ApiError
 from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
+from orchestration.rate_headers import rate_headers
 from workspaces.access import Actor
+from workspaces.domain.quotas import scopes_of
+from workspaces.standing import uses_of
 
 _FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of", "cache"})
 _KEY = re.compile(r"[\x21-\x7e]{1,200}\Z")
@@ -63,8 +68,18 @@ class StartRun(APIView):
                 "socket_url": f"/ws/runs/{run.pk}/",
             },
             status=202,
-            headers={"Location": address},
+            headers={"Location": address} | _limit_headers(actor, run.pipeline),
         )
+
+
+def _limit_headers(actor: Actor, pipeline: str) -> dict[str, str]:
+    lineage = actor.api_key.lineage if actor.api_key else ""
+    now = timezone.now()
+    try:
+        return rate_headers(uses_of(actor.workspace, scopes_of(lineage, pipeline), now), now)
+    except DatabaseError:
+        # The run is accepted by now, and that is what has to be told.
+        return {}
 
 
 class Runs(APIView):
