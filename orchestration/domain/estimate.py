@@ -195,7 +195,6 @@ def _call(ask: Ask) -> Part:
 
 def _synthesis(plan: Plan) -> Part:
     writer = plan.synthesizer
-    rounds = _rounds(plan.policy)
     short = _one_synthesis(plan, [_short_tokens(ask) for ask in plan.calls])
     usual = _one_synthesis(plan, [_usual_tokens(ask) for ask in plan.calls])
     longest = _one_synthesis(plan, [ask.max_tokens for ask in plan.calls])
@@ -204,8 +203,8 @@ def _synthesis(plan: Plan) -> Part:
     return _part(
         writer,
         low=short.amount(writer.priced_at),
-        expected=usual.times(min(USUAL_SYNTHESIS_RATIO, rounds)).amount(writer.priced_at),
-        worst=longest.times(rounds).plus(*more).amount(writer.priced_at),
+        expected=usual.times(_usual_rounds(plan.policy)).amount(writer.priced_at),
+        worst=longest.times(_rounds(plan.policy)).plus(*more).amount(writer.priced_at),
     )
 
 
@@ -220,10 +219,18 @@ def _final_prompt_bound(plan: Plan) -> int:
 def _rounds(policy: Policy) -> float:
     """How many syntheses of all answers the drafts of a run may cost, at least one."""
     most: float = min(policy.max_cost_ratio, policy.max_calls)
-    if policy.draft_from == "quorum" and policy.revise == "none" and policy.late == "ignore":
-        # It writes once, and again only if that failed.
+    if _writes_once(policy):
         most = min(most, 1 + policy.retries)
     return max(1, most)
+
+
+def _usual_rounds(policy: Policy) -> float:
+    return 1 if _writes_once(policy) else min(USUAL_SYNTHESIS_RATIO, _rounds(policy))
+
+
+def _writes_once(policy: Policy) -> bool:
+    """Whether there is no second draft unless the first one failed."""
+    return (policy.draft_from, policy.revise, policy.late) == ("quorum", "none", "ignore")
 
 
 def _one_synthesis(plan: Plan, answers: list[int]) -> "_Tokens":
