@@ -22,6 +22,7 @@ from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, sna
 from orchestration.rate_headers import rate_headers
 from workspaces.access import Actor
 from workspaces.domain.quotas import scopes_of
+from workspaces.models import ApiKey
 from workspaces.standing import uses_of
 
 _FIELDS = frozenset({"prompt", "pipeline", "models", "replay_of", "cache"})
@@ -34,16 +35,29 @@ def actor_of(request: Request) -> Actor:
     return request.auth
 
 
+def actor_who_reads(request: Request) -> Actor:
+    return _actor_with(ApiKey.Scope.RUNS_READ, request)
+
+
 def actor_who_writes(request: Request) -> Actor:
+    return _actor_with(ApiKey.Scope.RUNS_WRITE, request)
+
+
+def actor_who_sees_usage(request: Request) -> Actor:
+    return _actor_with(ApiKey.Scope.USAGE_READ, request)
+
+
+def _actor_with(scope: ApiKey.Scope, request: Request) -> Actor:
+    """Before anything is looked up: who may not read learns of no run whether it is there."""
     actor = actor_of(request)
-    if not actor.may_write:
-        raise ApiError("forbidden")
+    if why_not := actor.why_not(scope):
+        raise ApiError("forbidden", why_not)
     return actor
 
 
-def run_or_404(request: Request, run_id: UUID) -> Run:
+def run_or_404(actor: Actor, run_id: UUID) -> Run:
     try:
-        return run_of(actor_of(request).workspace, run_id)
+        return run_of(actor.workspace, run_id)
     except RunNotFound:
         raise ApiError("not_found") from None
 
@@ -91,7 +105,7 @@ class Runs(APIView):
                 raise ApiError("unknown_field", "The one parameter is cursor.", _shown(name))
         try:
             runs, following = list_runs(
-                actor_of(request).workspace, cursor=request.query_params.get("cursor", "")
+                actor_who_reads(request).workspace, cursor=request.query_params.get("cursor", "")
             )
         except BadCursor:
             raise ApiError(
@@ -104,15 +118,14 @@ class RunDetail(APIView):
     """``GET /api/runs/{id}``: the whole run at seq N."""
 
     def get(self, request: Request, run_id: UUID) -> Response:
-        return Response(snapshot_of(run_or_404(request, run_id)))
+        return Response(snapshot_of(run_or_404(actor_who_reads(request), run_id)))
 
 
 class StopRun(APIView):
     """``POST /api/runs/{id}/stop``: 202 whether or not it was already stopping or ended."""
 
     def post(self, request: Request, run_id: UUID) -> Response:
-        actor_who_writes(request)
-        run = run_or_404(request, run_id)
+        run = run_or_404(actor_who_writes(request), run_id)
         return Response({"stopping": cancel_run(run=run)}, status=202)
 
 
@@ -120,8 +133,7 @@ class StopCall(APIView):
     """``POST /api/runs/{id}/calls/{label}/stop``: stop one model; the rest goes on."""
 
     def post(self, request: Request, run_id: UUID, label: str) -> Response:
-        actor_who_writes(request)
-        run = run_or_404(request, run_id)
+        run = run_or_404(actor_who_writes(request), run_id)
         # Compared here: some text that an address can hold is none to a database.
         if label not in run.calls.values_list("label", flat=True):
             raise ApiError("not_found")
@@ -132,6 +144,7 @@ class Models(APIView):
     """``GET /api/models``: the models and pipelines a run may name."""
 
     def get(self, request: Request) -> Response:
+        actor_who_reads(request)
         return Response(
             {
                 "models": [asdict(model) for model in offered_models()],

@@ -18,13 +18,16 @@ from orchestration.follow import follow
 from orchestration.models import Run
 from orchestration.queries import RunNotFound, run_of, snapshot_of
 from orchestration.reader import Position, cursor_from
-from workspaces.access import Actor, actor_from_authorization, actor_from_user
+from workspaces.access import Actor, actor_from_authorization, actor_from_session
 
 HEARTBEAT_S = 20.0
 # A browser that takes nothing for this long is gone or stuck; it may come back and resume.
 SEND_TIMEOUT_S = 20.0
-# Membership may end while the page is open; it is looked at again this often.
-REAUTHORISE_S = 5.0
+# A key may be revoked while the page is open, or a membership end. It is looked at this often, for
+# this long at most, and then there is this long for a goodbye: together less than five seconds.
+REAUTHORISE_S = 2.0
+REAUTHORISE_TIMEOUT_S = 2.0
+GOODBYE_S = 0.5
 # A subscription names a position in each text. Anything longer is no subscription.
 MAX_MESSAGE_CHARS = 64_000
 # A frame's text ends about here: what one write hands to the socket is all a reader that takes
@@ -33,7 +36,8 @@ FRAME_TEXT_CHARS = 128_000
 
 log = structlog.get_logger("rex.socket")
 
-NOT_AUTHENTICATED, NOT_FOUND, TOO_SLOW, BAD_MESSAGE, FAILED = 4401, 4404, 4408, 4400, 1011
+BAD_MESSAGE, NOT_AUTHENTICATED, FORBIDDEN, NOT_FOUND, TOO_SLOW = 4400, 4401, 4403, 4404, 4408
+FAILED = 1011
 
 
 class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
@@ -41,34 +45,37 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     run: Run
     awaiting_subscription = False
+    leaving = False
     forwarding: asyncio.Task[None] | None = None
     guarding: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         # Accept first: a browser is not told the status of a refused upgrade, only a close code.
         await self.accept()
-        refused = await in_database(self._authorise)
-        if refused:
-            await self._bye(*refused)
-        self.awaiting_subscription = not refused
+        self.awaiting_subscription = await self._is_let_on()
+        if self.awaiting_subscription:
+            self.guarding = asyncio.create_task(self._guard())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         # Also what was on its way when the socket was refused comes here.
         if not self.awaiting_subscription:
             return
         self.awaiting_subscription = False
+        # Whoever was let in may have said nothing for long.
+        if not await self._is_let_on():
+            return
         try:
             since, have = read_subscription(text_data or "")
         except ValueError:
             await self._bye(BAD_MESSAGE, "bad_message")
             return
         self.forwarding = asyncio.create_task(self._forward(since, have))
-        self.guarding = asyncio.create_task(self._guard(self.forwarding))
 
     async def disconnect(self, code: int) -> None:
         # Leaving a page is never a stop of its run.
-        if self.forwarding is not None:
-            self.forwarding.cancel()
+        for task in (self.forwarding, self.guarding):
+            if task is not None:
+                task.cancel()
 
     async def _forward(self, since: int, have: dict[str, Position]) -> None:
         # A reader may be gone at any moment, also while it is told goodbye.
@@ -77,11 +84,11 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await self._replay_and_follow(since, have)
             except TimeoutError:
                 # Waits until the reader takes something again or is gone, and holds nothing else.
-                await self.close(TOO_SLOW)
+                await self._leave(TOO_SLOW)
             except DatabaseError:
                 # A socket that stayed open without its reader would be silent for ever.
                 log.exception("follow_failed")
-                await self.close(FAILED)
+                await self._leave(FAILED)
 
     async def _replay_and_follow(self, since: int, have: dict[str, Position]) -> None:
         run = await in_database(self._reload)
@@ -105,29 +112,42 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
                 await self._frame(k="hb", seq=cursor.since)
         await self._bye(1000, "run_done")
 
-    async def _guard(self, forwarding: asyncio.Task[None]) -> None:
-        """Look again, on a clock of its own, whether this reader may still read."""
-        while not forwarding.done():
-            await asyncio.wait({forwarding}, timeout=REAUTHORISE_S)
-            if forwarding.done():
-                return
-            try:
+    async def _guard(self) -> None:
+        """Look again, on a clock of its own, whether this reader may still read or subscribe."""
+        while not self.leaving:
+            await asyncio.sleep(REAUTHORISE_S)
+            await self._is_let_on(within_s=REAUTHORISE_TIMEOUT_S)
+
+    async def _is_let_on(self, within_s: float | None = None) -> bool:
+        """Whether this reader may read the run now; one who may not is shown out."""
+        try:
+            async with asyncio.timeout(within_s):
                 refused = await in_database(self._authorise)
-            except DatabaseError:
-                # Not known to be allowed is not allowed. The reader may come back and ask again.
-                forwarding.cancel()
-                await self.close(FAILED)
-                return
-            if refused:
-                forwarding.cancel()
-                with suppress(OSError):
-                    await self._bye(*refused)
+        except (TimeoutError, DatabaseError) as error:
+            # Not known to be allowed is not allowed. The reader may come back and ask again.
+            log.warning("not_authorised", error=type(error).__name__)
+            refused = (FAILED, "")
+        if self.leaving or refused is None:
+            return not self.leaving
+        self.awaiting_subscription = False
+        if self.forwarding is not None:
+            self.forwarding.cancel()
+        code, reason = refused
+        with suppress(OSError):
+            try:
+                async with asyncio.timeout(GOODBYE_S):
+                    await (self._bye(code, reason) if reason else self._leave(code))
+            except TimeoutError:
+                await self._leave(code)
+        return False
 
     def _authorise(self) -> tuple[int, str] | None:
         """Close code and reason where this socket may not read the run; nothing is remembered."""
         actor = self._actor()
         if actor is None:
             return NOT_AUTHENTICATED, "auth"
+        if not actor.may_read:
+            return FORBIDDEN, "forbidden"
         try:
             self.run = run_of(actor.workspace, self._run_id())
         except RunNotFound:
@@ -135,19 +155,11 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         return None
 
     def _actor(self) -> Actor | None:
-        for name, value in self.scope["headers"]:
-            if name == b"authorization":
-                return actor_from_authorization(value.decode("latin-1"))
-        user, session = self.scope["user"], self.scope["session"]
-        # Signing out, in whatever tab, ends the session; the scope only remembers how it began.
-        if not user.is_authenticated or not session.exists(session.session_key):
-            return None
-        # The session's user as it is now: one made inactive since the page opened is refused.
-        fresh = type(user._wrapped if hasattr(user, "_wrapped") else user).objects.filter(
-            pk=user.pk
-        )
-        found = fresh.first()
-        return actor_from_user(found) if found else None
+        keys = [value for name, value in self.scope["headers"] if name == b"authorization"]
+        if keys:
+            # As a server joins what is sent twice: which of two keys counts is nobody's guess.
+            return actor_from_authorization(b",".join(keys).decode("latin-1"))
+        return actor_from_session(self.scope["session"])
 
     def _reload(self) -> Run | None:
         return Run.objects.in_workspace(self.run.workspace).filter(pk=self.run.pk).first()
@@ -162,7 +174,12 @@ class RunConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.send(text_data=json.dumps(frame))
 
     async def _bye(self, code: int, reason: str) -> None:
+        self.leaving = True
         await self._frame(k="bye", code=reason, retry=False)
+        await self._leave(code)
+
+    async def _leave(self, code: int) -> None:
+        self.leaving = True
         await self.close(code)
 
 

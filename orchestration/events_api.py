@@ -3,12 +3,14 @@
 Plain async views: a stream that lasts as long as its run must not hold a thread.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 from uuid import UUID
 
+from django.db import DatabaseError
 from django.http import (
     HttpRequest,
     HttpResponse,
@@ -24,16 +26,19 @@ from orchestration.models import Run
 from orchestration.problems import problem_response
 from orchestration.queries import RunNotFound, run_of
 from orchestration.reader import Cursor, Position, cursor_from
-from workspaces.authentication import actor_of
+from workspaces.authentication import actor_of, actor_still_behind
+from workspaces.models import ApiKey
 
 Answer = TypeVar("Answer", bound=HttpResponseBase)
 
 MAX_WAIT_S = 30
 NDJSON = "application/x-ndjson"
 # A line at least this often tells the client, and every proxy between, that the run still lives.
-HEARTBEAT_S = 4.0
-# A key may be revoked while a stream is open, or a membership end: it is looked at this often.
-REAUTHORISE_S = 4.0
+HEARTBEAT_S = 2.0
+# A key may be revoked while an answer is open, or a membership end. It is looked at this often and
+# for this long at most: with a beat's silence between two looks that is less than five seconds.
+REAUTHORISE_S = 1.0
+REAUTHORISE_TIMEOUT_S = 1.5
 
 
 @csrf_exempt  # it only reads, and says so itself in the API's own words
@@ -51,16 +56,22 @@ async def events(request: HttpRequest, run_id: UUID) -> HttpResponseBase:
         since, have, wait_s = read_query(request.GET)
     except ValueError as error:
         return problem_response(request, "bad_request", str(error))
-    found = await in_database(_authorised, request, run_id)
-    if isinstance(found, str):
-        return problem_response(request, found)
+    actor = await in_database(actor_of, request)
+    if actor is None:
+        return problem_response(request, "not_authenticated")
+    if why_not := actor.why_not(ApiKey.Scope.RUNS_READ):
+        return problem_response(request, "forbidden", why_not)
+    try:
+        found = await in_database(run_of, actor.workspace, run_id)
+    except RunNotFound:
+        return problem_response(request, "not_found")
     cursor = await in_database(cursor_from, found, since, have)
     if request.method == "HEAD":
         # Following a run for nobody would keep the connection busy until the run ends.
         return _unstored(HttpResponse(content_type=_content_type(request)))
     if _content_type(request) == NDJSON:
         return _stream(request, found.pk, cursor)
-    return await _poll(found.pk, cursor, wait_s)
+    return await _poll(request, found.pk, cursor, wait_s)
 
 
 def _content_type(request: HttpRequest) -> str:
@@ -72,15 +83,27 @@ def _unstored(response: Answer) -> Answer:
     return response
 
 
-def _authorised(request: HttpRequest, run_id: UUID) -> Run | str:
-    """The run, or the code of the problem."""
-    actor = actor_of(request)
-    if actor is None:
-        return "not_authenticated"
-    try:
-        return run_of(actor.workspace, run_id)
-    except RunNotFound:
-        return "not_found"
+class _Guard:
+    """Whether whoever asked may still be answered, looked up again now and then."""
+
+    def __init__(self, request: HttpRequest, run_id: UUID) -> None:
+        self._request, self._run_id = request, run_id
+        self._looked_at = time.monotonic()
+
+    async def lets_on(self) -> bool:
+        """Raises TimeoutError or DatabaseError where that cannot be known."""
+        if time.monotonic() - self._looked_at < REAUTHORISE_S:
+            return True
+        async with asyncio.timeout(REAUTHORISE_TIMEOUT_S):
+            allowed = await in_database(self._look)
+        self._looked_at = time.monotonic()
+        return allowed
+
+    def _look(self) -> bool:
+        actor = actor_still_behind(self._request)
+        if actor is None or not actor.may_read:
+            return False
+        return Run.objects.in_workspace(actor.workspace).filter(pk=self._run_id).exists()
 
 
 def read_query(query: Any) -> tuple[int, dict[str, Position], float]:
@@ -113,10 +136,18 @@ def read_have(value: Any) -> dict[str, Position]:
     return have
 
 
-async def _poll(run_id: UUID, cursor: Cursor, wait_s: float) -> JsonResponse:
+async def _poll(
+    request: HttpRequest, run_id: UUID, cursor: Cursor, wait_s: float
+) -> HttpResponseBase:
     deadline = time.monotonic() + wait_s
+    guard = _Guard(request, run_id)
     events: list[dict[str, Any]] = []
-    async for batch in follow(run_id, cursor, heartbeat_s=max(0.05, wait_s)):
+    async for batch in follow(run_id, cursor, heartbeat_s=min(max(0.05, wait_s), HEARTBEAT_S)):
+        try:
+            if not await guard.lets_on():
+                return problem_response(request, "not_authenticated")
+        except TimeoutError:
+            return problem_response(request, "store_unavailable")
         events += batch
         if events or cursor.done or time.monotonic() >= deadline:
             break
@@ -125,12 +156,14 @@ async def _poll(run_id: UUID, cursor: Cursor, wait_s: float) -> JsonResponse:
 
 def _stream(request: HttpRequest, run_id: UUID, cursor: Cursor) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[bytes]:
-        authorised_at = time.monotonic()
+        guard = _Guard(request, run_id)
         async for batch in follow(run_id, cursor, heartbeat_s=HEARTBEAT_S):
-            if time.monotonic() - authorised_at >= REAUTHORISE_S:
-                authorised_at = time.monotonic()
-                if isinstance(await in_database(_authorised, request, run_id), str):
+            # Not known to be allowed is not allowed. The client may come back and ask again.
+            try:
+                if not await guard.lets_on():
                     return
+            except (TimeoutError, DatabaseError):
+                return
             # An empty line is allowed between NDJSON objects and keeps the connection in use.
             yield b"".join(json.dumps(event).encode() + b"\n" for event in batch) or b"\n"
 

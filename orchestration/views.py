@@ -18,14 +18,15 @@ from orchestration.forms import StartForm
 from orchestration.models import Run
 from orchestration.problems import PROBLEMS
 from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
-from workspaces.access import Actor, actor_from_user
+from workspaces.access import Actor
+from workspaces.authentication import reader_of
 
 RECENT = 6
 
 
 def _actor(request: HttpRequest) -> Actor:
     """The signed-in actor; a user without a workspace is told so rather than shown someone's."""
-    actor = actor_from_user(request.user)
+    actor = reader_of(request)
     if actor is None:
         raise PermissionDenied("You are not a member of any workspace.")
     return actor

@@ -131,7 +131,8 @@ def actor_from_session(session: SessionBase) -> Actor | None:
     """The actor behind a session as its store has it now: not one that has expired, was signed out,
     or began before the user's password was changed."""
     request = HttpRequest()
-    request.session = type(session)(session.session_key)
+    # Not ``type``: that of a socket's session is a wrapper.
+    request.session = session.__class__(session.session_key)
     return actor_from_user(get_user(request), request.session.get(CHOSEN))
 
 

@@ -1,4 +1,8 @@
-"""One authentication for every HTTP interface: a bearer key, or the session with its CSRF token."""
+"""One authentication for every HTTP interface: a bearer key, or the session with its CSRF token.
+
+A key is read from ``Authorization`` alone. One in the address would be in logs and histories, one
+in a cookie would be sent by pages of other sites, and a second header would be a second policy.
+"""
 
 from typing import Any
 
@@ -7,7 +11,13 @@ from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.exceptions import AuthenticationFailed, PermissionDenied
 from rest_framework.request import Request
 
-from workspaces.access import Actor, actor_from_authorization, actor_from_user
+from workspaces.access import (
+    CHOSEN,
+    Actor,
+    actor_from_authorization,
+    actor_from_session,
+    actor_from_user,
+)
 
 
 def actor_of(request: HttpRequest) -> Actor | None:
@@ -15,7 +25,20 @@ def actor_of(request: HttpRequest) -> Actor | None:
     header = request.headers.get("Authorization")
     if header is not None:
         return actor_from_authorization(header)
-    return actor_from_user(request.user)
+    return reader_of(request)
+
+
+def actor_still_behind(request: HttpRequest) -> Actor | None:
+    """As ``actor_of``, of a request that goes on: nothing that was read at its start counts."""
+    header = request.headers.get("Authorization")
+    if header is not None:
+        return actor_from_authorization(header)
+    return actor_from_session(request.session)
+
+
+def reader_of(request: HttpRequest) -> Actor | None:
+    """The signed-in actor of a page, in the workspace their session has chosen; no key is read."""
+    return actor_from_user(request.user, request.session.get(CHOSEN))
 
 
 class SignedIn:
