@@ -48,7 +48,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         silence.check()
         try:
-            return super().get_new_connection(conn_params)
-        except PoolTimeout:
+            connection = super().get_new_connection(conn_params)
+        except PoolTimeout as error:
             silence.noticed()
-            raise
+            raise PoolTimeout(f"{error} {silence.reason}".strip()) from None
+        silence.broken()
+        return connection

@@ -1,7 +1,7 @@
 """A connection that gives a server up that has stopped answering."""
 
 import time
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from django.conf import settings
@@ -10,7 +10,8 @@ from psycopg.errors import OperationalError, _WaitTimeout
 
 T = TypeVar("T")
 
-# After a wait in vain nobody else waits for this long: requests would queue up for nothing.
+# After a wait in vain one caller in this time waits again, and finds out for all; each of many
+# requests would otherwise hold a thread for the whole of its patience.
 LEFT_ALONE_S = 1.0
 
 
@@ -19,18 +20,27 @@ class Frozen(OperationalError):
 
 
 class Silence:
-    """When this process last waited for its database in vain."""
+    """Whether this process last waited for its database in vain, and what the last connection
+    failed for: the pool, which tries again behind the scenes, does not say it."""
 
     def __init__(self) -> None:
-        self._over_at = 0.0
+        self._since: float | None = None
+        self.reason = ""
 
     def noticed(self) -> None:
-        self._over_at = time.monotonic() + LEFT_ALONE_S
+        self._since = time.monotonic()
+
+    def broken(self) -> None:
+        """A connection was got: nobody is refused any more."""
+        self._since, self.reason = None, ""
 
     def check(self) -> None:
         """Raises Frozen while the database is left alone."""
-        if time.monotonic() < self._over_at:
-            raise Frozen("the database did not answer a moment ago")
+        if self._since is None:
+            return
+        if time.monotonic() < self._since + LEFT_ALONE_S:
+            raise Frozen(f"the database did not answer a moment ago {self.reason}".strip())
+        self.noticed()
 
 
 silence = Silence()
@@ -44,6 +54,14 @@ class BoundedConnection(psycopg.Connection[Any]):
     """
 
     patience_s: float | None = settings.DATABASE_TIMEOUT_S + 1
+
+    @classmethod
+    def connect(cls, *args: Any, **options: Any) -> Self:
+        try:
+            return super().connect(*args, **options)
+        except OperationalError as error:
+            silence.reason = f"({str(error).strip().partition(chr(10))[0]})"
+            raise
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """As psycopg's; a ``timeout`` of the caller's is the caller's to handle."""

@@ -74,7 +74,7 @@ def test_an_address_that_cannot_be_used_is_refused_unseen(url: str, said: str) -
 
 @pytest.fixture(autouse=True)
 def _nobody_has_waited_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded.silence, "_over_at", 0.0)
+    monkeypatch.setattr(bounded.silence, "_since", None)
 
 
 @pytest.fixture
@@ -131,11 +131,13 @@ def test_after_a_freeze_the_next_statement_has_a_connection_of_its_own(
     with pytest.raises(OperationalError, match="no answer"):
         value(wrapper, "SELECT 1")
     wrapper.close()
-    # Meanwhile nobody else waits in vain.
+    # Meanwhile one after another finds out, and nobody else waits.
     with pytest.raises(OperationalError, match="did not answer a moment ago"):
         value(wrapper, "SELECT 1")
+    monkeypatch.setattr(bounded, "LEFT_ALONE_S", 0.0)
+    with pytest.raises(OperationalError, match="couldn't get a connection"):
+        value(wrapper, "SELECT 1")
     postgres_server.resume()
-    monkeypatch.setattr(bounded.silence, "_over_at", 0.0)
     assert value(wrapper, "SELECT pg_backend_pid()") != before
 
 
@@ -161,3 +163,14 @@ def test_a_migration_takes_as_long_as_it_takes(wrapper: Any, fails: bool) -> Non
         assert limits() == ("0", None)
         editor.execute("SELECT no_such_function()" if fails else "SELECT 1")
     assert limits() == usual
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"PASSWORD": CANARY}, "password authentication failed"), ({"PORT": "1"}, "refused")],
+)
+def test_who_cannot_connect_is_told_why(wrapper: Any, wrong: dict[str, str], said: str) -> None:
+    wrapper.settings_dict |= wrong
+    with pytest.raises(OperationalError, match=said) as refused:
+        value(wrapper, "SELECT 1")
+    assert CANARY not in str(refused.value)
