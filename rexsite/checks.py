@@ -30,3 +30,16 @@ def debug_is_off(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[Check
     if settings.DEBUG:
         return [Warning("REX_DEBUG is on: its pages show settings to anyone.", id="rex.W001")]
     return []
+
+
+@register(deploy=True)
+def proxies_are_named(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[CheckMessage]:
+    if settings.BEHIND_HTTPS and not settings.TRUSTED_PROXIES:
+        return [
+            Warning(
+                "REX_BEHIND_HTTPS is on and REX_TRUSTED_PROXIES names no proxy: everybody who signs "
+                "in seems to come from one address, so anyone can lock a name for a while.",
+                id="rex.W002",
+            )
+        ]
+    return []

@@ -78,6 +78,8 @@ def configure(options: dict[str, str]) -> None:
                 **{name: {"level": "WARNING"} for name in _TELL_TOO_MUCH},
                 # Of a refused request it would repeat the path; of a failed one we need the cause.
                 "django.request": {"level": "ERROR", "filters": ["not_told"]},
+                # It names whoever could not sign in; rexsite.sign_in has a line of its own.
+                "axes": {"level": "CRITICAL"},
             },
         }
     )

@@ -1,6 +1,7 @@
 """Every setting of Rex, read once through ``rexsite.env`` (documented in docs/settings.md)."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -8,6 +9,7 @@ from csp.constants import NONCE, NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from redis import Redis
 
+from rexsite.client_address import networks
 from rexsite.env import Env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -31,6 +33,28 @@ CSRF_TRUSTED_ORIGINS = list(
 )
 BEHIND_HTTPS = env.flag(
     "REX_BEHIND_HTTPS", False, "1 when a proxy terminates TLS: secure cookies, forwarded scheme."
+)
+TRUSTED_PROXIES = networks(
+    "REX_TRUSTED_PROXIES",
+    env.names(
+        "REX_TRUSTED_PROXIES",
+        "",
+        "Addresses or networks of proxies whose X-Forwarded-For is believed.",
+    ),
+)
+LOGIN_ATTEMPTS = env.integer(
+    "REX_LOGIN_ATTEMPTS",
+    10,
+    "Wrong passwords for one name from one address, after which it must wait.",
+    minimum=1,
+    maximum=1_000,
+)
+LOGIN_COOLOFF_S = env.integer(
+    "REX_LOGIN_COOLOFF_S",
+    300,
+    "Seconds it must wait then, and after which wrong passwords are forgotten.",
+    minimum=1,
+    maximum=86_400,
 )
 TIME_ZONE = env.text("REX_TIME_ZONE", "UTC", "Zone in which pages print times.")
 LOG_LEVEL = env.choice(
@@ -178,6 +202,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "axes",
     "csp",
     "channels",
     "rest_framework",
@@ -199,6 +224,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "rexsite.reading.ReadingMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "rexsite.urls"
@@ -230,6 +256,22 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+AUTHENTICATION_BACKENDS = ["rexsite.sign_in.PasswordBackend"]
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = LOGIN_ATTEMPTS
+# Without it a lock would last for ever, and with each attempt beginning anew almost so: anyone
+# could keep the owner out.
+AXES_COOLOFF_TIME = timedelta(seconds=LOGIN_COOLOFF_S)
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_RESET_ON_SUCCESS = True
+AXES_CLIENT_IP_CALLABLE = "rexsite.client_address.client_address"
+AXES_LOCKOUT_CALLABLE = "rexsite.sign_in.locked_out"
+# Kept of a failure are its name, address, browser and time, until it is forgotten; of a success
+# nothing.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_SENSITIVE_PARAMETERS = ["username", "csrfmiddlewaretoken", "next"]
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = "start"
 LOGOUT_REDIRECT_URL = "login"

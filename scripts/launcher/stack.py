@@ -124,6 +124,8 @@ def services(
     web: tuple[str, ...] = (python, "-m", "uvicorn", "rexsite.asgi:application")
     web += ("--host", address.host)
     web += ("--port", str(address.port), "--no-access-log", "--timeout-graceful-shutdown", "5")
+    # Whether a proxy is believed is REX_TRUSTED_PROXIES' to say; uvicorn would believe loopback.
+    web += ("--no-proxy-headers",)
     # A reader of a run sends one small frame; anything larger is refused before it is buffered.
     web += ("--ws-max-size", str(64 * 1024))
     fanout = Service(
