@@ -130,6 +130,15 @@ type Usage struct {
 	Estimated       bool  `json:"estimated"`
 }
 
+// Plus is what both cost together.
+func (u Usage) Plus(other Usage) Usage {
+	return Usage{
+		InputTokens: u.InputTokens + other.InputTokens, OutputTokens: u.OutputTokens + other.OutputTokens,
+		CachedTokens: u.CachedTokens + other.CachedTokens, ReasoningTokens: u.ReasoningTokens + other.ReasoningTokens,
+		Estimated: u.Estimated || other.Estimated,
+	}
+}
+
 // Unknown marks a number that a Bucket does not tell.
 const Unknown int64 = -1
 

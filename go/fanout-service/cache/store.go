@@ -264,7 +264,7 @@ func (s *Store) purge(ctx context.Context, workspace string) error {
 	if !workspaces.MatchString(workspace) {
 		return nil
 	}
-	s.writing.Lock() // no longer than writeTimeout
+	s.writing.Lock()   // no longer than writeTimeout
 	s.writing.Unlock() //nolint:staticcheck // it is only to wait for
 	pattern := patternOf(s.prefix) + strings.TrimPrefix(s.family(workspace), s.prefix) + "*"
 	if cluster, ok := s.client.(*redis.ClusterClient); ok {

@@ -36,13 +36,14 @@ func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
 	for events := []fanout.Event(nil); ; {
 		var err error
 		events, err = follower.Next(c.ctx, events[:0])
+		reader.lead(follower.Leads())
 		for i := range events {
 			if err == nil {
 				err = reader.read(&events[i])
 			}
 		}
 		if err != nil {
-			return reader.cut(err)
+			return reader.cut(err, follower)
 		}
 		if last := &events[len(events)-1]; last.Type == fanout.Finished || last.Type == fanout.Failed {
 			return *last
@@ -52,7 +53,8 @@ func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
 
 // reader shows one call what happens in the flight that it follows. The call that started the
 // flight sees its attempts; they are the others' neither to pay nor to count, so to them it is a
-// replay of an answer that is not complete yet.
+// replay of an answer that is not complete yet. When that call ends first, another takes the attempts
+// over: its replay goes on, and becomes an answer of its own.
 type reader struct {
 	call   *call
 	leads  bool
@@ -62,9 +64,17 @@ type reader struct {
 
 	began      bool
 	said       bool
-	attempt    int
+	newest     int // attempt of the flight, whoever's it is
+	attempt    int // the newest that is this call's; 0: none is
 	timing     fanout.Timing
 	characters int
+}
+
+// lead takes the attempts over, when that is so.
+func (r *reader) lead(leads bool) {
+	if leads && !r.leads {
+		r.leads, r.attempt = true, r.newest
+	}
 }
 
 // read passes an event on to the call; the last one it only rewrites.
@@ -105,7 +115,7 @@ func (r *reader) read(event *fanout.Event) error {
 }
 
 func (r *reader) start(event *fanout.Event) {
-	r.record.Target = event.Target
+	r.record.Target, r.newest = event.Target, event.Attempt
 	r.timing = event.Timing
 	if r.said {
 		r.call.startOver()
@@ -142,15 +152,23 @@ func (r *reader) say(event *fanout.Event) error {
 	return nil
 }
 
-// cut is the last event of a call that ended before the flight.
-func (r *reader) cut(err error) fanout.Event {
+// cut is the last event of a call that ends before the flight. It costs what nobody else will be told
+// of: not the attempt under way, if another call takes that over.
+func (r *reader) cut(err error, follower *cache.Follower) fanout.Event {
 	event := fanout.Event{
 		Type: fanout.Failed, At: r.call.owner.since(), Attempt: r.attempt, Failure: asFailure(err), Timing: r.timing,
 	}
-	if r.leads && r.characters > 0 && r.attempt > 0 {
-		event.Usage = &fanout.Usage{
+	unpaid, open := follower.HandOver()
+	if open && r.characters > 0 && r.newest > 0 {
+		unpaid = append(unpaid, fanout.Usage{
 			InputTokens: estimate(r.call.spec.Characters()), OutputTokens: estimate(r.characters), Estimated: true,
+		})
+	}
+	for _, usage := range unpaid {
+		if event.Usage != nil {
+			usage = event.Usage.Plus(usage)
 		}
+		event.Usage = &usage
 	}
 	return event
 }

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -204,6 +205,7 @@ func TestAFailureReachesAllWhoShareItAndIsNotKept(t *testing.T) {
 	})
 }
 
+// The answer costs once: who leads when it ends pays for it, and who led before pays nothing.
 func TestTheEndOfTheCallThatLeadsIsNobodyElses(t *testing.T) {
 	ways := map[string]func(e *engine.Engine, leave context.CancelFunc){
 		"leaves":    func(_ *engine.Engine, leave context.CancelFunc) { leave() },
@@ -213,7 +215,7 @@ func TestTheEndOfTheCallThatLeadsIsNobodyElses(t *testing.T) {
 	for name, end := range ways {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var asked, open atomic.Int64
+				var asked, open, paid atomic.Int64
 				e, w := build(letters(50, &asked, &open), parts{cached: true})
 				ctx, leave := context.WithCancel(t.Context())
 				defer leave()
@@ -221,35 +223,102 @@ func TestTheEndOfTheCallThatLeadsIsNobodyElses(t *testing.T) {
 				all.Go(func() {
 					r := cachedRequest("leader")
 					if end == nil {
-						r.Deadline = 10 * time.Millisecond
+						r.Deadline = 50 * time.Millisecond
 					}
 					run, err := e.Start(ctx, r, time.Now())
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					_ = run.Read(ctx, func([]fanout.Event, *fanout.End) error { return nil }) // it may have left
+					tr := &trace{}
+					_ = run.Read(ctx, func(events []fanout.Event, end *fanout.End) error { // it may have left
+						tr.add(time.Now(), events, end)
+						return nil
+					})
+					if name != "leaves" && tr.last(t, "c0").Usage != nil {
+						t.Errorf("who left pays %+v, and so does another", tr.last(t, "c0").Usage)
+					}
 				})
 				synctest.Wait()
 				for n := range 20 {
 					all.Go(func() {
 						tr := read(t.Context(), t, e, cachedRequest(fmt.Sprintf("r%d", n)))
-						tr.expect(t, "c0", "started 0 cache p", "chunk", "finished 0 p")
+						if last := tr.last(t, "c0"); last.CachedAge == fanout.Never {
+							paid.Add(last.Usage.OutputTokens)
+							tr.expect(t, "c0", "started 0 cache p", "chunk", "finished 1 p")
+						} else {
+							tr.expect(t, "c0", "started 0 cache p", "chunk", "finished 0 p")
+						}
 						if len(tr.text("c0")) != 50 {
 							t.Errorf("said %q", tr.text("c0"))
 						}
 					})
 				}
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond)
 				if end != nil {
 					end(e, leave)
 				}
 				all.Wait()
 				w.settled(t, e)
-				if asked.Load() != 1 {
-					t.Errorf("asked %d times", asked.Load())
+				if asked.Load() != 1 || paid.Load() != 13 {
+					t.Errorf("asked %d times, %d tokens were paid for, want the 13 of the answer", asked.Load(), paid.Load())
 				}
 			})
+		})
+	}
+}
+
+// Whoever leads an answer, and however often that changes: each attempt is paid for by one call.
+func TestEachAttemptOfASharedAnswerIsPaidForOnce(t *testing.T) {
+	for seed := range uint64(60) {
+		synctest.Test(t, func(t *testing.T) {
+			random := rand.New(rand.NewPCG(seed, 1))
+			var spent atomic.Int64
+			e, w := build(func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+				sink.Connected()
+				for range 20 {
+					select {
+					case <-time.After(5 * time.Millisecond):
+					case <-ctx.Done():
+						return fanout.Answer{}, context.Cause(ctx)
+					}
+					if err := sink.Text([]byte("word"), 4); err != nil {
+						return fanout.Answer{}, err
+					}
+				}
+				one := int64(1000)
+				spent.Add(one)
+				answer := fanout.Answer{FinishReason: fanout.FinishStop, InputTokens: &one, OutputTokens: &one}
+				if spent.Load() < 3*one {
+					return answer, fanout.Fail(fanout.Incomplete, "")
+				}
+				return answer, nil
+			}, parts{cached: true, config: engine.Config{Retry: generous}})
+			var paid atomic.Int64
+			var all sync.WaitGroup
+			for n := range 12 {
+				wait, stay := time.Duration(random.IntN(80))*time.Millisecond, time.Duration(20+random.IntN(300))*time.Millisecond
+				all.Go(func() {
+					time.Sleep(wait)
+					r := cachedRequest(fmt.Sprintf("r%d", n))
+					r.Calls[0].Retry = fanout.Retry{Attempts: 3, Restart: true}
+					if r.Deadline = stay; n == 0 {
+						r.Deadline = time.Hour // one stays, so that the answer is finished
+					}
+					tr := read(t.Context(), t, e, r)
+					for _, event := range tr.events("c0") {
+						replayed := event.Type == fanout.Finished && event.CachedAge != fanout.Never
+						if event.Usage != nil && !replayed {
+							paid.Add(event.Usage.OutputTokens)
+						}
+					}
+				})
+			}
+			all.Wait()
+			w.settled(t, e)
+			if spent.Load() != 3000 || paid.Load() != spent.Load() {
+				t.Errorf("seed %d: %d tokens were spent, %d paid for", seed, spent.Load(), paid.Load())
+			}
 		})
 	}
 }
@@ -288,7 +357,7 @@ func TestWhoHasTimeIsNotKeptFromItsTurnByWhoHadLess(t *testing.T) {
 					r := cachedRequest("follower")
 					r.Deadline = 30 * time.Second
 					tr := read(t.Context(), t, e, r)
-					tr.expect(t, "c0", "queued", "started 0 cache p", "chunk", "finished 0 p")
+					tr.expect(t, "c0", "queued", "started 1 first p", "chunk", "finished 1 p") // who left has handed it over
 					if at := tr.last(t, "c0").At; at < c.turn || at > c.turn+time.Second {
 						t.Errorf("answered after %v, its turn came after %v", at, c.turn)
 					}
