@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 from django.utils.http import is_same_domain
 
+from orchestration.problems import STORE_ERRORS, log_store_error
 from orchestration.routing import websocket_urlpatterns
 from orchestration.runner import Runner
 
@@ -48,6 +50,22 @@ class PageOrigin:
             await WebsocketDenier()(scope, receive, send)
 
 
+class StoreOutage:
+    """Closes a socket whose reader the database cannot name at the moment. The page comes back."""
+
+    def __init__(self, inner: App) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self.inner(scope, receive, send)
+        except STORE_ERRORS as error:
+            log_store_error(error)
+            # Who has left meanwhile needs no goodbye.
+            with suppress(OSError, RuntimeError):
+                await send({"type": "websocket.close", "code": 1011})
+
+
 def _is_ours(origin: str, socket_scheme: str, headers: dict[bytes, str]) -> bool:
     host = headers.get(b"host", "")
     # Believed only where the settings say that a proxy sets it.
@@ -73,7 +91,7 @@ def _is_trusted(origin: str) -> bool:
 protocols: App = ProtocolTypeRouter(
     {
         "http": django_application,
-        "websocket": PageOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": PageOrigin(StoreOutage(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
     }
 )
 

@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from orchestration.domain.pipelines import DEFAULT_PIPELINE
 from tests.postgres_server import PostgresServer
@@ -75,6 +78,16 @@ def comes_back(rex: Rex) -> None:
         assert time.monotonic() < deadline, "it does not come back"
         time.sleep(0.1)
     assert rex.browser.get("/").status_code == 200
+
+
+def close_code(rex: Rex, authorization: str) -> int | None:
+    """How the live socket of a run is closed for who holds a key."""
+    address = f"{rex.url.replace('http', 'ws')}/ws/runs/{uuid4()}/"
+    headers = {"Authorization": authorization}
+    connecting = connect(address, additional_headers=headers, proxy=None)
+    with connecting as socket, pytest.raises(ConnectionClosed) as closed:
+        socket.recv(timeout=HANGS_AFTER_S)
+    return closed.value.rcvd.code if closed.value.rcvd else None
 
 
 # --- what is locked for writing can be read -----------------------------------------------------
@@ -171,6 +184,7 @@ def test_while_postgresql_does_not_answer_everything_is_refused_in_words(
         ready = on_postgres.api.get("/readyz")
         assert (ready.status_code, ready.json()["part"]) == (503, "database")
         assert on_postgres.api.get("/healthz").status_code == 200
+        assert close_code(on_postgres, on_postgres.api.headers["Authorization"]) == 1011
     comes_back(on_postgres)
     assert "Traceback" not in on_postgres.log.read_text()
 
