@@ -2,6 +2,7 @@
 
 import sys
 
+from django.core.exceptions import PermissionDenied
 from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -13,10 +14,12 @@ from rexsite.request_id import request_id_of
 API_PREFIX = "/api/"
 
 
-def _answer(request: HttpRequest, status: int, code: str, template: str) -> HttpResponse:
+def _answer(
+    request: HttpRequest, status: int, code: str, template: str, reason: str = ""
+) -> HttpResponse:
     if request.path.startswith(API_PREFIX):
         return problem_response(request, code)
-    return render(request, template, status=status)
+    return render(request, template, {"reason": reason}, status=status)
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -24,7 +27,9 @@ def bad_request(request: HttpRequest, exception: Exception | None = None) -> Htt
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return _answer(request, 403, "forbidden", "403.html")
+    # What our views say to a reader; of anything else nobody wrote the words for one.
+    reason = str(exception) if type(exception) is PermissionDenied else ""
+    return _answer(request, 403, "forbidden", "403.html", reason)
 
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -50,7 +55,8 @@ def _plain(request: HttpRequest, status: int, code: str) -> HttpResponse:
         return problem_response(request, code)
     # Without the request's reader, who would be asked of the database: it may be what failed.
     known = {"request_id": request_id_of(request), "COOKIES": request.COOKIES}
-    return HttpResponse(render_to_string(f"{status}.html", {"request": known}), status=status)
+    context = {"request": known, "reading": getattr(request, "reading", None)}
+    return HttpResponse(render_to_string(f"{status}.html", context), status=status)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

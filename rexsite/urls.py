@@ -14,6 +14,7 @@ urlpatterns = [
     path("logout/", auth_views.LogoutView.as_view(), name="logout"),
     path("theme/", theme.set_theme, name="set-theme"),
     path("language/", theme.set_language, name="set-language"),
+    path("", include("workspaces.urls")),
     path("", include("orchestration.urls")),
 ]
 

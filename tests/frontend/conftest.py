@@ -35,7 +35,10 @@ def rendered(plain_static_files: None) -> Render:
         request.csp_nonce = "stage"  # type: ignore[attr-defined]
         # Given here, because the context processor would ask the database.
         return render_to_string(
-            template, {"workspace": "Alice's", "may_write": True, **context}, request=request
+            template,
+            {"workspace": "Alice's", "places": [], "may_see_keys": True, "may_write": True}
+            | context,
+            request=request,
         )
 
     return render

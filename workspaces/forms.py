@@ -1,0 +1,122 @@
+"""What the pages about people take. Forms check; the actions change."""
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from workspaces.domain.quotas import Dimension
+from workspaces.models import Membership
+from workspaces.words import COSTS, DIMENSIONS, ROLES, SCOPES
+
+_MICRO = 1_000_000
+_MOST = 10**12
+_LIVES = (
+    ("", _("Never")),
+    ("7", _("In 7 days")),
+    ("30", _("In 30 days")),
+    ("90", _("In 90 days")),
+    ("365", _("In a year")),
+)
+_GRACES = (
+    ("0", _("At once")),
+    ("3600", _("In an hour")),
+    ("86400", _("In a day")),
+    ("604800", _("In 7 days")),
+)
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(
+        label=_("Role"),
+        choices=[(role.value, word) for role, word in ROLES.items()],
+        initial=Membership.Role.MEMBER,
+    )
+
+
+class InviteForm(RoleForm):
+    note = forms.CharField(
+        label=_("For whom"),
+        max_length=120,
+        required=False,
+        help_text=_("Only for your own memory: it stands in the list of invitations."),
+    )
+    field_order = ["note", "role"]
+
+
+class IssueForm(forms.Form):
+    """``expires_in`` is a timedelta or None."""
+
+    name = forms.CharField(
+        label=_("Name"),
+        max_length=120,
+        help_text=_("What will use it, such as: nightly report."),
+    )
+    scopes = forms.MultipleChoiceField(
+        label=_("It may"),
+        choices=[(scope.value, word) for scope, word in SCOPES.items()],
+        widget=forms.CheckboxSelectMultiple,
+        initial=[scope.value for scope in SCOPES],
+        error_messages={"required": _("A key that may do nothing is of no use.")},
+    )
+    expires = forms.ChoiceField(label=_("Expires"), choices=_LIVES, required=False, initial="90")
+
+    def clean_expires(self) -> timedelta | None:
+        days = self.cleaned_data["expires"]
+        return timedelta(days=int(days)) if days else None
+
+
+class RotateForm(forms.Form):
+    grace = forms.ChoiceField(label=_("The old key ends"), choices=_GRACES, initial="86400")
+
+    def clean_grace(self) -> timedelta:
+        return timedelta(seconds=int(self.cleaned_data["grace"]))
+
+
+class QuotasForm(forms.Form):
+    """One field a dimension, empty for no limit of the key's own; ``limits`` is in the dimensions'
+    units, ``current`` too."""
+
+    def __init__(self, current: dict[Dimension, int], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for dimension, word in DIMENSIONS.items():
+            limit = current.get(dimension)
+            field: forms.Field
+            if dimension in COSTS:
+                initial = None if limit is None else Decimal(limit) / _MICRO
+                field = forms.DecimalField(
+                    label=word,
+                    required=False,
+                    min_value=0,
+                    max_value=_MOST // _MICRO,
+                    decimal_places=6,
+                    initial=None if initial is None else _plain(initial),
+                )
+            else:
+                field = forms.IntegerField(
+                    label=word, required=False, min_value=0, max_value=_MOST, initial=limit
+                )
+            field.widget.attrs["placeholder"] = _("no limit")
+            self.fields[dimension.value] = field
+
+    @property
+    def limits(self) -> dict[Dimension, int | None]:
+        """Of every dimension, once the form is valid."""
+        return {
+            dimension: _in_units(dimension, self.cleaned_data[dimension.value])
+            for dimension in DIMENSIONS
+        }
+
+
+def _in_units(dimension: Dimension, given: Decimal | int | None) -> int | None:
+    if given is None:
+        return None
+    return int(given * _MICRO) if dimension in COSTS else int(given)
+
+
+def _plain(dollars: Decimal) -> str:
+    """ "2.5", never "2.500000" or "1E+2"."""
+    text = f"{dollars:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
