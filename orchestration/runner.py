@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from orchestration.actions.claim_runs import claim_runs, release_lease
 from orchestration.actions.drive_run import drive_run
+from orchestration.actions.settle_orphans import settle_orphans
 from orchestration.bridge import in_database
 from orchestration.fanout.client import FanoutUnavailable, ProviderClient
 from orchestration.fanout.select import close_client, get_client
@@ -24,6 +25,8 @@ log = structlog.get_logger("rex.runner")
 
 # The sweep: runs whose driver died are found this long after their lease ran out, at most.
 SWEEP_EVERY_S = 2.0
+# What a run left held when it ended is given back this long after, at most. None should be.
+SETTLE_EVERY_S = 30.0
 
 
 class Runner:
@@ -38,6 +41,7 @@ class Runner:
     def start(self) -> None:
         self._tasks = (
             asyncio.create_task(self._claim_forever(), name="rex-runner"),
+            asyncio.create_task(self._settle_forever(), name="rex-runner-settle"),
             asyncio.create_task(self._warm(), name="rex-runner-warm"),
         )
 
@@ -72,6 +76,15 @@ class Runner:
                     # ended here would leave a healthy-looking process that drives nothing.
                     log.exception("claim_failed")
                 await bell.wait(SWEEP_EVERY_S)
+
+    async def _settle_forever(self) -> None:
+        while True:
+            await asyncio.sleep(SETTLE_EVERY_S)
+            try:
+                if orphans := await in_database(settle_orphans, now=timezone.now()):
+                    log.warning("orphans_settled", reservations=orphans)
+            except Exception:
+                log.exception("settling_failed")
 
     async def _claim(self) -> None:
         free = settings.MAX_CONCURRENT_RUNS - len(self._driving)

@@ -11,7 +11,7 @@ from orchestration.actions.start_run import RunRequest, start_run
 from orchestration.bridge import in_database
 from orchestration.fanout.client import ProviderClient
 from orchestration.fanout.scripted import Script, ScriptedClient, Scripts
-from orchestration.models import Run, RunEvent
+from orchestration.models import ModelPrice, Run, RunEvent
 from orchestration.reader import Cursor, read_events
 from tests.conftest import Person
 
@@ -76,6 +76,12 @@ def _drafts_then_edits(call: Any) -> Script:
         '"md": "A late point about the garbage collector.", "sources": []}]}'
     )
     return Script([(0.01, edit)])
+
+
+def priced(*models: str, input: int = 10**6, output: int = 10**6) -> None:
+    """From now on ``models`` (all the tests' ones) cost so many micro-dollars a million tokens."""
+    for model in models or (*THREE, "local/editor"):
+        ModelPrice.objects.create(model=model, input=input, output=output)
 
 
 def make_run(person: Person, **fields: Any) -> Run:

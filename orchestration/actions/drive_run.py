@@ -7,28 +7,34 @@ row about once a second; facts go to the rows in one transaction per turn.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.utils import timezone
+from msgspec import UNSET
 
 from orchestration.actions.claim_runs import RENEW_EVERY_S, renew_lease
 from orchestration.actions.give_up_run import give_up_run
-from orchestration.actions.record_event import Batch, LeaseLost, record_event
+from orchestration.actions.record_event import Batch, LeaseLost, Recorded, record_event
 from orchestration.bridge import in_database
 from orchestration.domain import synthesis as domain
+from orchestration.domain.estimate import Amount, PricedAt, synthesis_call_bound, token_bound
 from orchestration.domain.run import RunStatus
+from orchestration.driving.bill import Terms, price_in
 from orchestration.driving.journal import Journal
 from orchestration.driving.load import Control, DrivenRun, NotOurs, control_of, load_run
 from orchestration.driving.requests import calls_request, synthesis_request
 from orchestration.driving.upstream import CALLS, Arrived, Broken, Unconfirmed, Upstream
+from orchestration.fanout import wire
 from orchestration.fanout.client import ProviderClient
-from orchestration.fanout.prices import price_of
 from orchestration.fanout.select import models_problem
 from orchestration.live import tails
 from orchestration.publish import doorbells, driver_of, readers_of
@@ -76,7 +82,8 @@ class RunDriver:
             run_id=run.id,
             models=run.models,
             synthesizer=run.synthesizer,
-            price_of=price_of,
+            price=_stored(run.prices.get(run.synthesizer)),
+            terms=Terms(partial(price_in, run.prices), run.pool, len(run.prompt)),
             tails=tails,
             head=run.last_seq,
         )
@@ -180,16 +187,23 @@ class RunDriver:
         if batch.run.get("status") == RunStatus.RUNNING and not self._started:
             self._started = True
             batch.run["started_at"] = now
+        no_room: frozenset[str] = frozenset()
         if batch:
-            self._head = await self._record(batch, now)
+            recorded = await self._record(batch, now)
+            self._head = recorded.head
+            no_room = recorded.no_room
             tails.set_head(self.run.id, self._head)
         # Text has no row, so nobody else rings for it.
         doorbells.ring(readers_of(self.run.id))
         due, self._due = self._due, []
         for command in due:
             self._carry_out(command)
+        if no_room:
+            # Now, not at the next turn: the attempt that found no room is only a moment away.
+            self._stop_calls(no_room, self._now_ms(), reason="quota.exceeded")
+            await self._turn()
 
-    async def _record(self, batch: Batch, now: datetime) -> int:
+    async def _record(self, batch: Batch, now: datetime) -> Recorded:
         """Write, patiently: a database that is busy or away for a moment loses nothing."""
         delay_s = 0.2
         while True:
@@ -246,13 +260,30 @@ class RunDriver:
         request = synthesis_request(
             self.run, command, self.journal.state, time_left_ms=self._time_left_ms()
         )
+        if not self.journal.bill.affords(self._most_of(request)):
+            self.journal.versions.fail(command.version, "budget.run", self._now_ms())
+            self._decide()
+            return
         self._upstream.send(f"v{command.version}", request)
 
-    def _stop_calls(self, labels: frozenset[str], now: int) -> None:
-        """Someone asked for these calls to end; asking again changes nothing."""
+    def _most_of(self, request: wire.FanoutRequest) -> Amount:
+        """The most that a draft's request may use."""
+        (call,) = request.calls
+        params = wire.Params() if call.params is UNSET else call.params
+        read = 0
+        for message in call.messages:
+            assert isinstance(message.content, str), "prompts of the synthesis are text"
+            read += token_bound(message.content)
+        if params.response_format is not UNSET:
+            read += token_bound(json.dumps(params.response_format))
+        written = 0 if params.max_tokens is UNSET else params.max_tokens
+        return synthesis_call_bound(read, written, self.run.prices.get(self.run.synthesizer))
+
+    def _stop_calls(self, labels: frozenset[str], now: int, *, reason: str = "stop.user") -> None:
+        """These calls are to end; asking again changes nothing."""
         for label in sorted(labels & set(self.journal.calls.open())):
             if not self.journal.state.calls[label].cancelling:
-                command = domain.CancelCall(label, "stop.user")
+                command = domain.CancelCall(label, reason)
                 self.journal.accept(command, now)
                 self._due.append(command)
 
@@ -292,9 +323,15 @@ class RunDriver:
             # tells them to take it from its start.
             growing = stream in self.run.started and stream not in self.run.ended
             self.journal.restore_text(stream, stored, rev=stored.rev + growing)
-        self.journal.restore(self.run.ended, self.run.spent, self.run.marks)
+        self.journal.restore(self.run.ended, self.run.marks)
+        totals = {name: self.run.spent[name] or 0 for name in ("input_tokens", "output_tokens")}
+        self.journal.bill.restore(totals, self.run.spent["cost_micro_usd"], self.run.drafted)
         if self.run.stop_requested:
             self.journal.stop(self._now_ms())
         running = self.journal.state.running
         if running is not None:
-            self.journal.versions.fail(running.version, "worker_lost", self._now_ms())
+            self.journal.versions.fail(running.version, "worker_lost", self._now_ms(), sent=True)
+
+
+def _stored(priced: PricedAt | None) -> dict[str, Any] | None:
+    return None if priced is None else priced.to_json()

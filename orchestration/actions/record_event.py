@@ -11,6 +11,7 @@ from django.db import transaction
 from orchestration.domain.run import EventType
 from orchestration.models import Call, Run, RunEvent, Synthesis
 from orchestration.queue import announce_facts
+from workspaces.actions.settle import Charge, settle
 
 
 class LeaseLost(Exception):
@@ -31,20 +32,32 @@ class Batch:
     """Facts, and the fields of rows that follow from them; written together or not at all.
 
     ``calls`` by label, ``syntheses`` by version; a version not seen before becomes a row.
+    ``charges`` pay for what the facts tell of; with ``closes`` the run holds nothing any more.
     """
 
     events: list[NewEvent] = field(default_factory=list)
     run: dict[str, Any] = field(default_factory=dict)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     syntheses: dict[int, dict[str, Any]] = field(default_factory=dict)
+    charges: list[Charge] = field(default_factory=list)
+    closes: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.events or self.run or self.calls or self.syntheses)
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """``head`` is the log's. ``no_room`` are calls that go on and may not be tried again: what the
+    next attempt may use did not fit into a quota."""
+
+    head: int
+    no_room: frozenset[str] = frozenset()
+
+
 @transaction.atomic
-def record_event(*, run_id: UUID, fence: int, behind: int, batch: Batch, now: datetime) -> int:
-    """Append ``batch`` to the run's log behind its fact ``behind``; returns the new head.
+def record_event(*, run_id: UUID, fence: int, behind: int, batch: Batch, now: datetime) -> Recorded:
+    """Append ``batch`` to the run's log behind its fact ``behind``, and settle what it paid.
 
     Updating the run's row first takes its lock, so sequence numbers are given out in commit order:
     a reader that has seen 7 can never be surprised by a late 6. Raises LeaseLost when ``fence`` is
@@ -55,7 +68,7 @@ def record_event(*, run_id: UUID, fence: int, behind: int, batch: Batch, now: da
     rows = Run.objects.everywhere().filter(pk=run_id, fence=fence)
     if rows.filter(last_seq=behind).update(last_seq=head, **batch.run) != 1:
         if batch.events and rows.filter(last_seq=head).exists():
-            return head
+            return Recorded(head)
         raise LeaseLost(str(run_id))
     RunEvent.objects.bulk_create(
         RunEvent(
@@ -72,6 +85,9 @@ def record_event(*, run_id: UUID, fence: int, behind: int, batch: Batch, now: da
         Call.objects.filter(run_id=run_id, label=label).update(**fields)
     for version, fields in batch.syntheses.items():
         Synthesis.objects.update_or_create(run_id=run_id, version=version, defaults=fields)
+    no_room: frozenset[str] = frozenset()
+    if batch.charges or batch.closes:
+        no_room = settle(subject=run_id, charges=batch.charges, closes=batch.closes)
     if batch.events:
         announce_facts(run_id)
-    return head
+    return Recorded(head, no_room)

@@ -1,66 +1,34 @@
-"""Accept a question: check it whole, then write the run, its calls and its first fact at once."""
+"""Accept a question: reserve for all of it, and write the run, its calls and its first facts."""
 
 import hashlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
-from typing import Final
-from unicodedata import category
-from uuid import UUID
+from dataclasses import asdict, replace
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from orchestration.actions.plan_run import InvalidRun, RunPlan, RunRequest, plan_run
 from orchestration.actions.record_event import Batch, NewEvent, record_event
-from orchestration.domain.pipelines import (
-    DEFAULT_PIPELINE,
-    Pipeline,
-    UnknownPipeline,
-    find_pipeline,
-)
-from orchestration.domain.routing import RECORDED, RoutingError
-from orchestration.domain.run import CacheWish, EventType, label_of
-from orchestration.fanout.select import resolve_model
+from orchestration.domain.errors import ErrorKind, row_of
+from orchestration.domain.estimate import Part, RunEstimate
+from orchestration.domain.run import CallState, EventType
+from orchestration.estimates import estimate_for
 from orchestration.models import Call, Run
 from orchestration.queue import announce_run
 from workspaces.access import Actor
+from workspaces.actions.reserve import reserve
+from workspaces.domain.quotas import Hold, Offer
+from workspaces.models import Workspace
 
-# The stream of a recording that stands for whichever version is being written.
-SYNTHESIS: Final = "synthesis"
-
-_UNSEEN: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn", "Me"})
-# Letters and a symbol that are drawn as nothing: Hangul fillers, and the empty Braille pattern.
-_FILLERS: Final = "\u115f\u1160\u3164\uffa0\u2800"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What a caller asks for. None means the default; a model named twice is asked twice.
-
-    ``replay_of`` names a stored run of the same workspace whose recorded answers are played again
-    with their real pacing, at no cost; prompt, pipeline and models are that run's and must be None.
-    ``cache`` is a CacheWish, "use" unless given; a replay has nothing to wish for.
-    """
-
-    prompt: str | None = None
-    pipeline: str | None = None
-    models: tuple[str, ...] | None = None
-    replay_of: UUID | None = None
-    cache: str | None = None
-    idempotency_key: str | None = None
-
-
-class InvalidRun(Exception):
-    """The request cannot become a run: ``code`` of docs/errors.md, ``field``, and a sentence."""
-
-    def __init__(self, code: str, field: str, message: str) -> None:
-        super().__init__(message)
-        self.code, self.field, self.message = code, field, message
+__all__ = ["InvalidRun", "RunRequest", "start_run"]
 
 
 def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run:
-    """Write a queued run and wake a driver. Raises InvalidRun, and then nothing is stored.
+    """Write a queued run and wake a driver. Raises InvalidRun, QuotaExceeded or WorkspacePaused,
+    and then nothing is stored and nothing is used up.
 
     The same idempotency key with the same request gives the same run, however many copies race;
     with another request it is an ``idempotency_conflict``.
@@ -70,24 +38,15 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         earlier = _earlier(actor, request.idempotency_key, digest)
         if earlier is not None:
             return earlier
-    original = _original(actor, request.replay_of, request) if request.replay_of else None
-    pipeline = _checked_pipeline(original.pipeline if original else request.pipeline)
-    prompt = original.prompt if original else _checked_prompt(request.prompt or "")
-    models = (
-        _recorded_models(original) if original else _checked_models(actor, request.models, pipeline)
-    )
-    synthesizer = f"{RECORDED}/{original.pk}/{SYNTHESIS}" if original else settings.SYNTHESIZER
+    plan = plan_run(actor, request)
+    estimate = estimate_plan(actor.workspace, plan)
     run = Run(
         workspace=actor.workspace,
-        prompt=prompt,
-        pipeline=pipeline.name,
-        pipeline_version=pipeline.version,
-        settings={
-            "policy": pipeline.policy,
-            "titles": _titles(actor, [*models, synthesizer]),
-            "cache": _checked_cache(request.cache),
-        },
-        synthesizer=synthesizer,
+        prompt=plan.prompt,
+        pipeline=plan.pipeline.name,
+        pipeline_version=plan.pipeline.version,
+        settings=_settings(plan, estimate),
+        synthesizer=plan.synthesizer,
         deadline_s=settings.RUN_DEADLINE_S,
         seed=secrets.token_hex(16),
         request_id=request_id,
@@ -97,7 +56,7 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         created_at=timezone.now(),
     )
     try:
-        _write(run, models)
+        _write(run, actor, estimate)
     except IntegrityError:
         # A copy of this request was faster; its run is the one.
         earlier = _earlier(actor, request.idempotency_key or "", digest)
@@ -107,13 +66,64 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
     return run
 
 
+def estimate_plan(workspace: Workspace, plan: RunPlan) -> RunEstimate:
+    """What ``plan`` may use. Raises InvalidRun where a price must be known and is not."""
+    estimate = estimate_for(
+        workspace,
+        prompt=plan.prompt,
+        models=plan.models,
+        pipeline=plan.pipeline,
+        synthesizer=plan.synthesizer,
+    )
+    for part in estimate.parts:
+        if part.priced_at is None and not workspace.allow_unpriced:
+            field = "models" if part in estimate.calls else "pipeline"
+            raise InvalidRun(
+                "unpriced_model",
+                field,
+                f"Nobody knows what {part.model} costs, so it is not asked. An operator can set "
+                "its price, or allow models without one in this workspace.",
+            )
+    return estimate
+
+
+def offers_of(estimate: RunEstimate, workspace: Workspace) -> list[Offer]:
+    """What the workspace's quotas are asked for: the whole fan-out, and where it may be shrunk the
+    first models of it, one fewer each time."""
+    asked = len(estimate.calls)
+    shrinks = workspace.on_excess == Workspace.OnExcess.SHRINK
+    widths = range(asked, 0, -1) if shrinks else (asked,)
+    return [
+        Offer(width, tuple(Hold(*hold) for hold in estimate.narrowed(width).holds()))
+        for width in widths
+    ]
+
+
+def _settings(plan: RunPlan, estimate: RunEstimate) -> dict[str, Any]:
+    synthesizer_price = estimate.synthesis and estimate.synthesis.priced_at
+    return {
+        "policy": plan.pipeline.policy,
+        "titles": plan.titles,
+        "cache": plan.cache,
+        "synthesizer_price": synthesizer_price and synthesizer_price.to_json(),
+    }
+
+
 @transaction.atomic
-def _write(run: Run, models: tuple[str, ...]) -> None:
+def _write(run: Run, actor: Actor, estimate: RunEstimate) -> None:
+    offers = offers_of(estimate, run.workspace)
+    admission = reserve(
+        workspace=run.workspace,
+        subject=run.pk,
+        api_key=actor.api_key,
+        pipeline=run.pipeline,
+        offers=offers,
+    )
     run.save(force_insert=True)
-    labels = [label_of(position) for position in range(len(models))]
+    width = offers[admission.offer].width
+    asked, left_out = estimate.calls[:width], estimate.calls[width:]
     Call.objects.bulk_create(
-        Call(run=run, label=label, model=model, provider=model.partition("/")[0])
-        for label, model in zip(labels, models, strict=True)
+        [*(_call(run, part) for part in asked), *(_skipped(run, part) for part in left_out)]
     )
     started = NewEvent(
         EventType.RUN_STARTED,
@@ -122,15 +132,45 @@ def _write(run: Run, models: tuple[str, ...]) -> None:
             "pipeline": run.pipeline,
             "version": run.pipeline_version,
             "policy": run.settings["policy"],
-            "models": list(models),
-            "labels": labels,
+            "models": [part.model for part in estimate.calls],
+            "labels": [part.name for part in estimate.calls],
             "deadline_s": run.deadline_s,
         },
     )
-    record_event(
-        run_id=run.pk, fence=0, behind=0, batch=Batch(events=[started]), now=run.created_at
-    )
+    events = [started, *(_skip(part) for part in left_out)]
+    record_event(run_id=run.pk, fence=0, behind=0, batch=Batch(events=events), now=run.created_at)
     announce_run()
+
+
+def _call(run: Run, part: Part) -> Call:
+    return Call(
+        run=run,
+        label=part.name,
+        model=part.model,
+        provider=part.model.partition("/")[0],
+        price=part.priced_at and part.priced_at.to_json(),
+    )
+
+
+def _skipped(run: Run, part: Part) -> Call:
+    """A model that was named and is not asked, because the quotas had no room for it."""
+    call = _call(run, part)
+    row = row_of(ErrorKind.QUOTA_EXCEEDED)
+    call.state, call.reason, call.message = CallState(row.state), row.kind, row.sentence
+    return call
+
+
+def _skip(part: Part) -> NewEvent:
+    row = row_of(ErrorKind.QUOTA_EXCEEDED)
+    body = {
+        "call": part.name,
+        "state": row.state,
+        "kind": row.kind,
+        "message": row.sentence,
+        "retryable": row.retryable,
+        "chars": 0,
+    }
+    return NewEvent(EventType.CALL_FAILED, 0, body)
 
 
 def _digest(request: RunRequest) -> str:
@@ -151,117 +191,3 @@ def _earlier(actor: Actor, key: str, digest: str) -> Run | None:
             "This idempotency key was used for another request.",
         )
     return earlier
-
-
-def _original(actor: Actor, run_id: UUID, request: RunRequest) -> Run:
-    for field in ("prompt", "pipeline", "models", "cache"):
-        if getattr(request, field) is not None:
-            raise InvalidRun(
-                "replay_takes_nothing_else", field, f"A replay has the {field} of its run."
-            )
-    original = Run.objects.in_workspace(actor.workspace).filter(pk=run_id).first()
-    if original is None:
-        raise InvalidRun("unknown_run", "replay_of", "There is no such run to replay.")
-    if original.ended_at is None:
-        raise InvalidRun("run_not_ended", "replay_of", "Only a run that has ended can be replayed.")
-    return original
-
-
-def _recorded_models(original: Run) -> tuple[str, ...]:
-    return tuple(
-        f"{RECORDED}/{original.pk}/{label}"
-        for label in original.calls.values_list("label", flat=True)
-    )
-
-
-def _titles(actor: Actor, models: list[str]) -> dict[str, str]:
-    """What people read instead of the id of a recording: the model that gave the answer."""
-    titles = {}
-    for model in models:
-        provider, _, recording = model.partition("/")
-        if provider != RECORDED:
-            continue
-        run_id, _, stream = recording.partition("/")
-        run = Run.objects.in_workspace(actor.workspace).get(pk=UUID(run_id))
-        played = run.synthesizer if stream == SYNTHESIS else run.calls.get(label=stream).model
-        titles[model] = run.title_of(played).removesuffix(", recorded") + ", recorded"
-    return titles
-
-
-def _checked_prompt(prompt: str) -> str:
-    if len(prompt) > settings.MAX_PROMPT_CHARS:
-        raise InvalidRun(
-            "prompt_too_long",
-            "prompt",
-            f"The prompt has {len(prompt):,} characters; "
-            f"at most {settings.MAX_PROMPT_CHARS:,} are taken.",
-        )
-    check_text("prompt", prompt)
-    if not any(map(_is_seen, prompt)):
-        raise InvalidRun("empty_prompt", "prompt", "Write a question first.")
-    return prompt
-
-
-def _is_seen(char: str) -> bool:
-    """Whether a character shows by itself: no space, no control or format, no mark on another."""
-    return category(char) not in _UNSEEN and char not in _FILLERS
-
-
-def check_text(field: str, text: str) -> None:
-    """Refuse what cannot be stored or sent as UTF-8 everywhere: NUL and lone surrogates."""
-    if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
-        raise InvalidRun("invalid_text", field, "The text holds a NUL or half of a surrogate pair.")
-
-
-def _checked_cache(wish: str | None) -> CacheWish:
-    try:
-        return CacheWish(CacheWish.USE if wish is None else wish)
-    except ValueError:
-        raise InvalidRun(
-            "unknown_cache", "cache", f"cache takes one of: {', '.join(CacheWish)}."
-        ) from None
-
-
-def _checked_pipeline(name: str | None) -> Pipeline:
-    try:
-        return find_pipeline(DEFAULT_PIPELINE if name is None else name)
-    except UnknownPipeline as error:
-        raise InvalidRun(
-            "unknown_pipeline",
-            "pipeline",
-            f"There is no such pipeline. Known: {', '.join(error.known)}.",
-        ) from None
-
-
-def _checked_models(
-    actor: Actor, models: tuple[str, ...] | None, pipeline: Pipeline
-) -> tuple[str, ...]:
-    most = min(settings.MAX_MODELS, pipeline.max_models or settings.MAX_MODELS)
-    chosen = settings.MODELS[:most] if models is None else models
-    if not chosen:
-        raise InvalidRun("no_models", "models", "Choose at least one model.")
-    if len(chosen) > most:
-        raise InvalidRun(
-            "too_many_models",
-            "models",
-            f"{len(chosen)} models were named; the {pipeline.name} pipeline takes at most {most}.",
-        )
-    for model in chosen:
-        check_text("models", model)
-        try:
-            target = resolve_model(model)
-        except RoutingError as error:
-            raise InvalidRun(error.code, "models", str(error)) from None
-        if target.provider == RECORDED and not _is_recorded(actor, target.upstream_model):
-            # The same words for absent and foreign: a recording is as private as its run.
-            raise InvalidRun("unknown_model", "models", "There is no such recorded answer.")
-    return chosen
-
-
-def _is_recorded(actor: Actor, name: str) -> bool:
-    run_id, _, label = name.partition("/")
-    try:
-        calls = Call.objects.filter(run__workspace=actor.workspace, run_id=UUID(run_id))
-    except ValueError:
-        return False
-    return calls.filter(label=label, run__ended_at__isnull=False).exists()

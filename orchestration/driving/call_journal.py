@@ -3,7 +3,6 @@
 from typing import Any
 
 from orchestration.domain import synthesis as domain
-from orchestration.domain.cost import FREE
 from orchestration.domain.errors import row_of
 from orchestration.domain.overlap import view
 from orchestration.domain.run import CallState, EventType, RunStatus
@@ -78,7 +77,9 @@ class CallJournal:
         return f"{event.provider}/{event.model}"
 
     def _attempt_failed(self, label: str, event: wire.AttemptFailed, at_ms: int) -> None:
-        spent = self._ledger.spend(label, event.usage, self._asked[label])
+        spent = self._ledger.spend(
+            label, event.usage, self._asked[label], renews=event.wait_ms is not None
+        )
         self._ledger.call_row(label, **spent)
         if event.wait_ms is not None:
             self._ledger.call_row(label, state=CallState.RETRYING, attempt=event.attempt + 1)
@@ -111,9 +112,8 @@ class CallJournal:
     def _finished(self, label: str, event: wire.Finished, at_ms: int) -> None:
         cached = event.cached_age_ms is not None
         age_s = None if event.cached_age_ms is None else event.cached_age_ms // 1000
-        # The tokens of a cached answer are told, and were paid for when it was made.
         numbers = self._ledger.numbers(
-            label, event.at_ms, event.usage, self._asked[label], price=FREE if cached else None
+            label, event.at_ms, event.usage, self._asked[label], cached=cached
         )
         if not self._ledger.flow(label).text().strip():
             # Only white space: there is a finish, but no answer to show or to merge.
@@ -160,7 +160,9 @@ class CallJournal:
             return
         self._ledger.ended.add(label)
         row = row_of(kind)
-        numbers = numbers or self._ledger.numbers(label, None, None, self._asked[label])
+        numbers = numbers or self._ledger.numbers(
+            label, None, self._unheard(label), self._asked[label]
+        )
         newest = {} if attempt is None else {"attempt": attempt}
         self._ledger.fold(domain.CallFailed(label, kind), at_ms)
         message = message or row.sentence
@@ -185,6 +187,13 @@ class CallJournal:
             **newest,
             **speed(numbers),
         )
+
+    def _unheard(self, label: str) -> wire.Usage | None:
+        """What a call may have used whose end nobody told; None for one that was not sent."""
+        if not self._ledger.state.calls[label].attempt:
+            return None
+        written = self._ledger.flow(label).length
+        return self._ledger.bill.estimated(read_chars=0, written_chars=written)
 
     def open(self) -> list[str]:
         return [label for label in self._ledger.models if label not in self._ledger.ended]

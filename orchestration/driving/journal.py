@@ -5,14 +5,15 @@ one transaction, and then carries out what was decided.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from orchestration.actions.record_event import Batch
 from orchestration.domain import synthesis as domain
-from orchestration.domain.cost import Price
 from orchestration.domain.run import EventType, RunStatus
+from orchestration.driving.bill import Bill, Terms
 from orchestration.driving.call_journal import CallJournal
 from orchestration.driving.ledger import Ledger
 from orchestration.driving.load import StoredText
@@ -23,7 +24,7 @@ from orchestration.live import LiveTails
 class Journal:
     """Folds one run: ``calls`` and ``versions`` take in what models do, this the rest.
 
-    ``models`` is label → model id; ``price_of`` gives None for unknown ones.
+    ``models`` is label → model id, ``price`` what the synthesizer's rows say of its price.
     """
 
     def __init__(
@@ -32,15 +33,14 @@ class Journal:
         run_id: UUID,
         models: Mapping[str, str],
         synthesizer: str,
-        price_of: Callable[[str], Price | None],
+        price: dict[str, Any] | None,
+        terms: Terms,
         tails: LiveTails,
         head: int,
     ) -> None:
-        self._ledger = Ledger(
-            run_id=run_id, models=models, price_of=price_of, tails=tails, head=head
-        )
+        self._ledger = Ledger(run_id=run_id, models=models, terms=terms, tails=tails, head=head)
         self.calls = CallJournal(self._ledger)
-        self.versions = VersionJournal(self._ledger, synthesizer)
+        self.versions = VersionJournal(self._ledger, synthesizer, price)
 
     @property
     def state(self) -> domain.State:
@@ -53,10 +53,12 @@ class Journal:
     def restore_text(self, stream: str, stored: StoredText, *, rev: int) -> None:
         self._ledger.restore_text(stream, stored, rev=rev)
 
-    def restore(
-        self, ended: frozenset[str], spent: Mapping[str, int | None], marks: Mapping[str, int]
-    ) -> None:
-        self._ledger.restore(ended, spent, marks)
+    @property
+    def bill(self) -> Bill:
+        return self._ledger.bill
+
+    def restore(self, ended: frozenset[str], marks: Mapping[str, int]) -> None:
+        self._ledger.restore(ended, marks)
 
     def take(self) -> Batch:
         """What is to be written now; the journal goes on with an empty batch."""
@@ -140,11 +142,12 @@ class Journal:
     def _run_finished(self, command: domain.FinishRun, at_ms: int) -> None:
         answer = self._ledger.state.document.text if self._ledger.state.final is not None else None
         numbers = {
-            **self._ledger.totals,
-            "cost_micro_usd": self._ledger.cost_micro_usd,
+            **self._ledger.bill.totals,
+            "cost_micro_usd": self._ledger.bill.cost_micro_usd,
             "duration_ms": at_ms,
         }
         self.calls.show_overlap(at_ms, force=True)
+        self._ledger.batch.closes = True
         self._ledger.batch.run |= {
             "status": RunStatus(command.status),
             "reason": command.reason,

@@ -1,25 +1,27 @@
 """The ledger of a run being driven: its folded state, its texts, and the rows still to write."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 from orchestration.actions.record_event import Batch, NewEvent
 from orchestration.domain import synthesis as domain
-from orchestration.domain.cost import Price, cost_micro_usd
 from orchestration.domain.run import EventType
+from orchestration.driving.bill import Bill, Terms
 from orchestration.driving.flow import Flow
 from orchestration.driving.load import StoredText
 from orchestration.fanout import wire
 from orchestration.live import LiveTails
 from orchestration.queries import tokens_per_s
+from workspaces.actions.settle import Charge
 
 
 class Ledger:
     """What the journals of calls and of versions write in.
 
-    ``models`` is label → model id; ``price_of`` gives None for unknown ones; ``ended`` holds the
-    streams that are complete; ``marks`` the moments first text and the final were reached.
+    ``models`` is label → model id; ``ended`` holds the streams that are complete; ``marks`` the
+    moments first text and the final were reached; ``bill`` what the run has used.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class Ledger:
         *,
         run_id: UUID,
         models: Mapping[str, str],
-        price_of: Callable[[str], Price | None],
+        terms: Terms,
         tails: LiveTails,
         head: int,
     ) -> None:
@@ -38,9 +40,7 @@ class Ledger:
         self.batch = Batch()
         self.ended: set[str] = set()
         self.marks: dict[str, int] = {}
-        self.totals = {"input_tokens": 0, "output_tokens": 0}
-        self.cost_micro_usd: int | None = 0
-        self._price_of = price_of
+        self.bill = Bill(models, terms)
         # The driver is the only writer of its run's log, so it knows the seq of each fact.
         self._seq = head
         self._pieces = 0
@@ -84,46 +84,47 @@ class Ledger:
         usage: wire.Usage | None,
         model: str,
         *,
-        price: Price | None = None,
+        cached: bool = False,
     ) -> dict[str, Any]:
-        """The numbers of an ended call, by the fan-out's clock; see ``spend``."""
+        """The numbers of an ended call, by the fan-out's clock; see ``spend``. Its lease closes."""
         flow = self.flow(stream)
         times = {
             "first_token_ms": flow.first_token_ms(),
             "duration_ms": None if ended_ms is None else flow.since_begin(ended_ms),
         }
-        return times | self.spend(stream, usage, model, price=price)
+        closes = stream in self.models
+        return times | self.spend(stream, usage, model, cached=cached, closes=closes)
 
     def spend(
-        self, stream: str, usage: wire.Usage | None, model: str, *, price: Price | None = None
+        self,
+        stream: str,
+        usage: wire.Usage | None,
+        model: str,
+        *,
+        cached: bool = False,
+        closes: bool = False,
+        renews: bool = False,
     ) -> dict[str, Any]:
-        """Count an attempt of ``stream`` into the run's totals; the sums over its attempts so far,
-        which are empty where none was counted. ``price`` is that of ``model`` unless given."""
+        """Count an attempt of ``stream`` into the run's bill; the sums over its attempts so far,
+        which are empty where none was counted. ``closes`` and ``renews`` are those of a Charge."""
         flow = self.flow(stream)
         if usage is None:
+            if closes:
+                self.batch.charges.append(Charge(self.bill.lease_of(stream), closes=True))
             return flow.spent
-        price = price or self._price_of(model)
-        cost = None if price is None else cost_micro_usd(usage, price)
-        self.totals["input_tokens"] += usage.input_tokens
-        self.totals["output_tokens"] += usage.output_tokens
-        # One unknown price makes the sum unknown: a sum without it would be a wrong number.
-        self.cost_micro_usd = (
-            None if cost is None or self.cost_micro_usd is None else self.cost_micro_usd + cost
-        )
-        before = flow.spent
-        before_cost = before.get("cost_micro_usd", 0)
-        flow.spent = {
-            "input_tokens": before.get("input_tokens", 0) + usage.input_tokens,
-            "output_tokens": before.get("output_tokens", 0) + usage.output_tokens,
-            "cached_tokens": before.get("cached_tokens", 0) + usage.cached_tokens,
-            "usage_estimated": before.get("usage_estimated", False) or usage.estimated,
-            "cost_micro_usd": None if cost is None or before_cost is None else before_cost + cost,
-        }
+        flow.spent, charge = self.bill.count(stream, usage, model, flow.spent, cached=cached)
+        self.batch.charges.append(replace(charge, closes=closes, renews=renews))
         return flow.spent
 
     def take(self) -> Batch:
-        """What is to be written now; the journal goes on with an empty batch."""
+        """What is to be written now; the journal goes on with an empty batch.
+
+        A charge waits for a fact to leave with: only facts are known again when they are written
+        a second time, because the reply to the first was lost.
+        """
         batch, self.batch = self.batch, Batch()
+        if not batch.events:
+            self.batch.charges, batch.charges = batch.charges, []
         return batch
 
     def checkpoint(self) -> None:
@@ -151,13 +152,9 @@ class Ledger:
         if rev != stored.rev:
             self.call_row(stream, rev=rev)
 
-    def restore(
-        self, ended: frozenset[str], spent: Mapping[str, int | None], marks: Mapping[str, int]
-    ) -> None:
-        """What another driver had counted."""
+    def restore(self, ended: frozenset[str], marks: Mapping[str, int]) -> None:
+        """What another driver had seen end, and reached."""
         self.ended |= ended
-        self.cost_micro_usd = spent["cost_micro_usd"]
-        self.totals = {name: spent[name] or 0 for name in self.totals}
         self.marks |= marks
 
 

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from orchestration.domain.estimate import SYNTHESIS, Amount, PricedAt
 from orchestration.domain.policies import Policy, from_mapping
 from orchestration.domain.run import CacheWish
 from orchestration.facts import TimedFact, facts_of
 from orchestration.models import Call, Run, Synthesis
+from workspaces.models import Lease
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class DrivenRun:
     last_seq: int
     request_id: str
     models: dict[str, str]
+    prices: dict[str, PricedAt]
+    pool: Amount | None
+    drafted: Amount
     history: list[TimedFact]
     texts: dict[str, StoredText]
     started: frozenset[str]
@@ -51,7 +56,7 @@ class NotOurs(LookupError):
 
 
 def load_run(run_id: UUID, fence: int) -> DrivenRun:
-    """The run as its driver needs it; raises NotOurs. Five queries."""
+    """The run as its driver needs it; raises NotOurs. Six queries."""
     run = (
         Run.objects.everywhere()
         .prefetch_related("calls", "events", "syntheses")
@@ -66,6 +71,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
     texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
     spent: list[Call | Synthesis] = [*calls, *versions]
     costs = [part.cost_micro_usd for part in spent if part.input_tokens or part.output_tokens]
+    pool = Lease.objects.filter(reservation__subject=run_id, name=SYNTHESIS).first()
     return DrivenRun(
         id=run.pk,
         workspace_id=run.workspace_id,
@@ -82,6 +88,12 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         last_seq=run.last_seq,
         request_id=run.request_id,
         models={call.label: call.model for call in calls},
+        prices=prices_of(run, calls),
+        pool=None if pool is None else Amount(pool.bound_tokens, pool.bound_micro_usd),
+        drafted=Amount(
+            sum(each.input_tokens + each.output_tokens for each in versions),
+            sum(each.cost_micro_usd or 0 for each in versions),
+        ),
         history=facts_of(run),
         texts=texts,
         started=frozenset(call.label for call in calls if call.started_ms is not None),
@@ -105,6 +117,14 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
             if value is not None
         },
     )
+
+
+def prices_of(run: Run, calls: list[Call]) -> dict[str, PricedAt]:
+    """Model id → the price that was fixed for it; models nobody knows the price of are not in it,
+    nor are those of runs from before prices were kept."""
+    fixed = {call.model: call.price for call in calls}
+    fixed[run.synthesizer] = run.settings.get("synthesizer_price") or fixed.get(run.synthesizer)
+    return {model: PricedAt.from_json(price) for model, price in fixed.items() if price}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 
 import structlog
+from msgspec.structs import replace as with_fields
 
+from orchestration.domain.errors import ErrorKind, sentence_for
 from orchestration.driving.load import DrivenRun
 from orchestration.driving.requests import calls_fanout_id, synthesis_fanout_id
 from orchestration.fanout import wire
@@ -58,6 +60,7 @@ class Upstream:
         self._run = run
         self._client = client
         self._tasks: set[asyncio.Task[None]] = set()
+        self._own_reasons: dict[str, str] = {}
         # Bounded, so that a driver that is held up slows the models instead of filling memory.
         self.inbox: asyncio.Queue[object] = asyncio.Queue(maxsize=256)
 
@@ -86,7 +89,7 @@ class Upstream:
         try:
             async with aclosing(self._client.stream(request)) as events:
                 async for event in events:
-                    await self.inbox.put(Arrived(source, event))
+                    await self.inbox.put(Arrived(source, self._in_our_words(event)))
         except FanoutUnavailable as unavailable:
             message = UNREACHABLE
             if unavailable.retry_after_s is not None:
@@ -105,9 +108,20 @@ class Upstream:
         # Of a stream that ended well this finds nothing open.
         await self.inbox.put(Broken(source, kind, message))
 
+    def _in_our_words(self, event: wire.Event) -> wire.Event:
+        """A call that was stopped for a reason the service does not know ends with that reason."""
+        if not isinstance(event, wire.Failed) or event.kind != ErrorKind.STOP_SUPERSEDED:
+            return event
+        reason = self._own_reasons.get(event.call, event.kind)
+        return with_fields(event, kind=reason, message=sentence_for(reason))
+
     async def _stop(self, label: str, reason: str) -> None:
         # The fan-out was sent with the run's deadline and ends by itself then.
         if reason != "deadline":
+            told = reason
+            if not reason.startswith("stop."):
+                # The service knows nothing of quotas.
+                told, self._own_reasons[label] = ErrorKind.STOP_SUPERSEDED, reason
             is_call = label in self._run.models
             fanout_id = (
                 calls_fanout_id(self._run)
@@ -116,7 +130,7 @@ class Upstream:
             )
             try:
                 async with asyncio.timeout(CONFIRM_S):
-                    await self._client.cancel(fanout_id, label, reason)
+                    await self._client.cancel(fanout_id, label, told)
             except (FanoutUnavailable, FanoutRefused, ContractViolation, TimeoutError) as error:
                 log.warning("cancel_failed", run_id=str(self._run.id), error=type(error).__name__)
         await asyncio.sleep(CONFIRM_S)

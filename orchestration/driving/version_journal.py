@@ -6,6 +6,7 @@ from orchestration.domain import synthesis as domain
 from orchestration.domain.errors import sentence_for
 from orchestration.domain.run import EventType
 from orchestration.domain.synthesis_state import Version
+from orchestration.driving.bill import read_by_draft
 from orchestration.driving.ledger import Ledger, speed
 from orchestration.fanout import wire
 
@@ -13,11 +14,15 @@ Ending = domain.SynthesisFinished | domain.SynthesisFailed
 
 
 class VersionJournal:
-    """``synthesizer`` is the model id of whoever writes the versions."""
+    """``synthesizer`` is the model id of whoever writes the versions, ``price`` what it costs, as
+    their rows have it."""
 
-    def __init__(self, ledger: Ledger, synthesizer: str) -> None:
+    def __init__(
+        self, ledger: Ledger, synthesizer: str, price: dict[str, Any] | None = None
+    ) -> None:
         self._ledger = ledger
         self._synthesizer = synthesizer
+        self._price = price
 
     def start(self, command: domain.StartSynthesis, at_ms: int) -> None:
         sources = [source.label for source in command.sources]
@@ -30,6 +35,7 @@ class VersionJournal:
             "model": self._synthesizer,
             "sources": sources,
             "started_ms": at_ms,
+            "price": self._price,
         }
         self._ledger.event(
             EventType.SYNTHESIS_STARTED,
@@ -78,12 +84,32 @@ class VersionJournal:
             self._mark_visible(running, at_ms)
 
     def fail(
-        self, version: int, kind: str, at_ms: int, *, numbers: dict[str, Any] | None = None
+        self,
+        version: int,
+        kind: str,
+        at_ms: int,
+        *,
+        numbers: dict[str, Any] | None = None,
+        sent: bool = False,
     ) -> None:
+        """End a version without its own end. ``sent``: its synthesizer was asked, also where this
+        driver did not hear it begin."""
         if f"v{version}" in self._ledger.ended:
             return
-        numbers = numbers or self._ledger.numbers(f"v{version}", None, None, self._synthesizer)
+        if numbers is None:
+            sent = sent or self._ledger.flow(f"v{version}").begin_ms is not None
+            usage = self._unheard(version) if sent else None
+            numbers = self._ledger.numbers(f"v{version}", None, usage, self._synthesizer)
         self._end(version, domain.SynthesisFailed(version, kind), at_ms, numbers)
+
+    def _unheard(self, number: int) -> wire.Usage | None:
+        """What a draft may have used whose end nobody told."""
+        version = self._ledger.state.version(number)
+        assert version is not None, "a version ends after it started"
+        return self._ledger.bill.estimated(
+            read_chars=read_by_draft(sum(source.chars for source in version.sources)),
+            written_chars=self._ledger.flow(f"v{number}").length,
+        )
 
     def _end(
         self,

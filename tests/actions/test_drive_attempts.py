@@ -6,10 +6,10 @@ import pytest
 
 from orchestration.actions.cancel_run import cancel_run
 from orchestration.bridge import in_database
-from orchestration.domain.cost import Price
 from orchestration.domain.run import fold
 from orchestration.fanout.scripted import Attempt, Script, ScriptedClient
-from orchestration.queries import list_runs, snapshot_of
+from orchestration.queries import snapshot_of
+from orchestration.run_list import list_runs
 from tests.conftest import Person
 from tests.runs import (
     A_TEXT,
@@ -19,6 +19,7 @@ from tests.runs import (
     driven,
     log_of,
     make_run,
+    priced,
     said,
     types_of,
     until_log,
@@ -78,12 +79,8 @@ async def test_a_call_that_waits_for_its_next_attempt_is_retrying(alice: Person)
     assert (call.state, call.attempt) == ("cancelled", 1), "the second attempt was never made"
 
 
-async def test_a_cached_answer_says_how_old_it_is_and_costs_nothing(
-    alice: Person, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        "orchestration.actions.drive_run.price_of", lambda model: Price(10**6, 10**6)
-    )
+async def test_a_cached_answer_says_how_old_it_is_and_costs_nothing(alice: Person) -> None:
+    await in_database(priced)
     known = Script([(0.0, A_TEXT)], cached_age_ms=12_600_999)
     run = await driven(alice, answers(A=known))
 

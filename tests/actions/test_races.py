@@ -54,7 +54,8 @@ def fact(kind: EventType = EventType.CALL_STARTED, **body: Any) -> NewEvent:
 
 
 def record(run: Run, batch: Batch, *, behind: int, fence: int = 0) -> int:
-    return record_event(run_id=run.pk, fence=fence, behind=behind, batch=batch, now=timezone.now())
+    now = timezone.now()
+    return record_event(run_id=run.pk, fence=fence, behind=behind, batch=batch, now=now).head
 
 
 def stored(run: Run) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from django.utils import timezone
 from orchestration.domain import synthesis as domain
 from orchestration.domain.errors import ErrorKind
 from orchestration.domain.run import TRANSIENT, EventType
+from orchestration.driving.bill import Terms
 from orchestration.driving.journal import Journal
 from orchestration.fanout import wire
 from orchestration.live import LiveTails
@@ -44,7 +45,8 @@ class Played:
             run_id=run_id,
             models={label: f"local/{label}" for label in labels},
             synthesizer="local/editor",
-            price_of=lambda model: None,
+            price=None,
+            terms=Terms(lambda model: None),
             tails=tails,
             head=1,
         )
