@@ -4,7 +4,7 @@
 BPE (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", §2.2) starts from
 the bytes and only ever merges, and SentencePiece with byte fallback (Kudo and Richardson 2018)
 spells what it does not know as one token a byte. Some tokenizers normalise the text first (NFC,
-NFKC), which can make it longer, so the longest form counts. What a server's chat template puts
+NFKC), which can make it longer, and that is in the bound too. What a server's chat template puts
 around the messages is in `REQUEST_OVERHEAD_TOKENS`. The output is at most the ``max_tokens`` that
 is sent. A hidden prompt beyond that, or a provider that counts otherwise, is an overshoot.
 
@@ -16,6 +16,7 @@ final and counted in bytes, as its check will be; the others by `CHARS_PER_TOKEN
 counts them. Taking ``max_calls`` bounds instead would hold ten times what runs have ever used.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
@@ -164,9 +165,19 @@ class RunEstimate:
 
 def token_bound(text: str) -> int:
     """The most tokens that ``text`` can be, to any tokenizer of the kinds named above. Raises
-    UnicodeEncodeError for half of a surrogate pair."""
-    forms = (text, normalize("NFC", text), normalize("NFKC", text))
-    return max(len(form.encode()) for form in forms)
+    UnicodeEncodeError for half of a surrogate pair.
+
+    Character by character: a text of combining marks takes the whole of `normalize` many seconds.
+    """
+    return sum(count * _most_bytes(char) for char, count in Counter(text).items())
+
+
+def _most_bytes(char: str) -> int:
+    """NFC and NFKC take characters apart, sort the marks, and put together again what they can,
+    which never makes more bytes. A Hangul syllable always comes back together."""
+    if "가" <= char <= "힣":
+        return len(char.encode())
+    return max(len(char.encode()), len(normalize("NFKD", char).encode()))
 
 
 def synthesis_call_bound(prompt_bytes: int, max_tokens: int, priced: PricedAt | None) -> Amount:
