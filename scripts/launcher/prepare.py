@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-from launcher import frontend, go_build, python_env, weights
+from launcher import frontend, go_build, python_env, translations, weights
 from launcher.layout import Layout
 from launcher.stamps import one_at_a_time
 
@@ -12,6 +12,7 @@ def for_running(layout: Layout, model: str) -> None:
     """Everything ``up`` and ``ask`` start; no Go where models are called in process."""
     with one_at_a_time(layout):
         python_env.prepare(layout, "run")
+        translations.compile_them(layout)
         frontend.prepare(layout, tests=False)
         if uses_go_service(os.environ):
             go_build.build(layout, go_build.SERVICE)
@@ -38,6 +39,7 @@ def for_testing(layout: Layout, *, with_go: bool) -> None:
     """Packages of the tests, front-end modules, and the Go programs the tests start."""
     with one_at_a_time(layout):
         python_env.prepare(layout, "test")
+        translations.compile_them(layout)
         frontend.prepare(layout, tests=True)
         if with_go:
             go_build.build(layout, go_build.SERVICE, go_build.FAKE_PROVIDER)

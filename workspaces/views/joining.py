@@ -67,7 +67,7 @@ def _register(request: HttpRequest, invitation: Invitation, token: str) -> HttpR
             for field, problems in error.error_dict.items():
                 form.add_error("password2" if field == "password" else field, problems)
         else:
-            login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+            login(request, user)
             return _welcome(request, user, invitation.workspace)
     return _page(request, invitation, {"form": form}, status=400)
 
