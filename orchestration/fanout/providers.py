@@ -57,9 +57,14 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     providers: list[_Row]
 
 
+# Made with the module: threads that all decode a type for the first time crash the interpreter
+# (msgspec 0.22, seen with 63 first requests at once).
+_decoder = msgspec.json.Decoder(_Table)
+
+
 @cache
 def _built_in() -> tuple[_Row, ...]:
-    return tuple(msgspec.json.decode(PROVIDERS_FILE.read_bytes(), type=_Table).providers)
+    return tuple(_decoder.decode(PROVIDERS_FILE.read_bytes()).providers)
 
 
 @cache
