@@ -1,17 +1,27 @@
 """Who is let in: keys and sessions become an actor in one workspace, or nothing, in one query."""
 
 import json
+from datetime import timedelta
 from io import StringIO
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.models import Session
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from tests.conftest import Person
-from workspaces.access import actor_from_authorization, actor_from_key, actor_from_user
+from workspaces.access import (
+    actor_from_authorization,
+    actor_from_key,
+    actor_from_session,
+    actor_from_user,
+    workspaces_of,
+)
 from workspaces.actions.bootstrap_workspace import bootstrap_workspace
+from workspaces.actions.choose_workspace import choose_workspace
 from workspaces.actions.issue_key import issue_key
 from workspaces.models import ApiKey, Membership, Workspace
 
@@ -46,17 +56,31 @@ def wrong_keys(key: str) -> list[str]:
 def test_any_other_key_is_nobody_and_costs_the_same_one_query(
     alice: Person, django_assert_num_queries: Any
 ) -> None:
+    # The first use within a minute is noted, which costs more.
+    assert actor_from_key(alice.key)
     with django_assert_num_queries(1):
         assert actor_from_key(alice.key)
     for key in wrong_keys(alice.key):
         with django_assert_num_queries(1):
             assert actor_from_key(key) is None, key
+        with django_assert_num_queries(1):
+            assert actor_from_authorization(f"Basic {key}") is None
 
 
-def test_a_revoked_key_is_nobody(alice: Person) -> None:
+@pytest.mark.parametrize("ending", ["revoked_at", "expires_at"])
+def test_a_key_that_is_over_is_nobody_after_the_same_one_query(
+    alice: Person, django_assert_num_queries: Any, ending: str
+) -> None:
     assert actor_from_key(alice.key)
-    ApiKey.objects.filter(workspace=alice.workspace).update(revoked_at=timezone.now())
-    assert actor_from_key(alice.key) is None
+    ApiKey.objects.filter(workspace=alice.workspace).update(**{ending: timezone.now()})
+    with django_assert_num_queries(1):
+        assert actor_from_key(alice.key) is None
+
+
+def test_a_key_that_will_expire_is_good_until_then(alice: Person) -> None:
+    later = timezone.now() + timedelta(minutes=1)
+    ApiKey.objects.filter(workspace=alice.workspace).update(expires_at=later)
+    assert actor_from_key(alice.key)
 
 
 def test_only_a_digest_of_a_key_is_kept(alice: Person) -> None:
@@ -81,6 +105,70 @@ def test_a_member_acts_in_the_workspace_they_joined_first(alice: Person, charlie
     actor = actor_from_user(alice.user)
     assert actor is not None
     assert actor.workspace == alice.workspace
+
+
+def test_a_member_acts_in_the_workspace_they_chose_while_they_belong_to_it(
+    alice: Person, charlie: Person
+) -> None:
+    session = alice.browser().session
+    joined = Membership.objects.create(
+        workspace=charlie.workspace, user=alice.user, role=Membership.Role.VIEWER
+    )
+    choose_workspace(session, alice.user, charlie.workspace.pk)
+    session.save()
+    there = actor_from_session(session)
+    assert there is not None
+    assert (there.workspace, there.may_write) == (charlie.workspace, False)
+
+    joined.delete()
+    home = actor_from_session(session)
+    assert home is not None
+    assert home.workspace == alice.workspace
+
+
+def test_a_foreign_workspace_is_chosen_no_more_than_one_that_is_not_there(
+    alice: Person, charlie: Person
+) -> None:
+    session = alice.browser().session
+    told = []
+    for foreign in (charlie.workspace.pk, uuid4(), "", "x", "' OR 1=1 --", "\x00"):
+        with pytest.raises(LookupError) as refused:
+            choose_workspace(session, alice.user, foreign)
+        told.append(str(refused.value))
+        session["workspace"] = str(foreign)
+        session.save()
+        found = actor_from_session(session)
+        assert found is not None
+        assert found.workspace == alice.workspace
+    assert len(set(told)) == 1
+
+
+def test_the_workspaces_of_a_user_are_listed_with_their_role(
+    alice: Person, charlie: Person
+) -> None:
+    Membership.objects.create(workspace=charlie.workspace, user=alice.user)
+    assert workspaces_of(alice.user) == [(alice.workspace, "owner"), (charlie.workspace, "member")]
+    assert workspaces_of(charlie.user) == [(charlie.workspace, "owner")]
+    assert workspaces_of(AnonymousUser()) == []
+
+
+@pytest.mark.parametrize("ending", ["signed out", "expired", "new password", "inactive", "deleted"])
+def test_a_session_that_is_over_is_nobody(alice: Person, ending: str) -> None:
+    session = alice.browser().session
+    assert actor_from_session(session)
+    match ending:
+        case "signed out":
+            Session.objects.all().delete()
+        case "expired":
+            Session.objects.update(expire_date=timezone.now())
+        case "new password":
+            alice.user.set_password("another one")
+            alice.user.save()
+        case "inactive":
+            User.objects.update(is_active=False)
+        case "deleted":
+            alice.workspace.delete()
+    assert actor_from_session(session) is None
 
 
 def test_a_viewer_may_not_write(vera: Person, bob: Person) -> None:
