@@ -174,6 +174,8 @@ class CallSink(Telling):
         super().__init__(call)
         self.workspace, self.deadline_at = workspace, deadline_at
         self.began = False
+        # The newest attempt of the flight that this call follows as a replay.
+        self.shared_attempt = 0
         self._outlet = outlet
         self._attempt = 0
         self._target = call
@@ -196,6 +198,14 @@ class CallSink(Telling):
     def redirected(self, target: CallRequest) -> None:
         """Another target gives the answer, and nothing that was shown is void by that."""
         self._target = target
+
+    def take_over(self) -> None:
+        """The attempts this call followed are its own from now on: so is what they cost."""
+        self._attempt = self._attempt or self.shared_attempt
+
+    def hand_over(self) -> None:
+        """Another call takes the attempts over: what they cost is not told here."""
+        self.characters, self._counted = 0, NOT_COUNTED
 
     def deadline(self) -> float:
         return self.deadline_at
@@ -292,7 +302,7 @@ class CallSink(Telling):
         )
 
     def _spent(self) -> Usage | None:
-        """A replay costs nothing, and neither does an attempt that said nothing, unless the provider
+        """A replay costs nothing, nor does an attempt that said nothing, unless the provider
         counted: reasoning that used up all its tokens gives no text, and is paid for."""
         tokens = self._counted.input_tokens or self._counted.output_tokens
         return self.usage(self._counted) if self._attempt and (self.characters or tokens) else None

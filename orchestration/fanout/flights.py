@@ -3,7 +3,8 @@
 The counterpart of the Go service's flights. A call that reads the cache follows a flight: the first
 to ask for a key starts it, the others read along, so that several calls cost one. The flight ends
 when its work does or when the last call has left it, so nobody's cancel fails another. To the call
-that started it a flight is its attempts; to the others it is a replay.
+that started it a flight is its attempts; to the others it is a replay. When that call ends first,
+another takes the attempts over, with what they cost.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ class _Flight(Telling):
         self.end: Answer | CallFault | None = None
         self._target = call
         self._told: list[_Told] = []
+        self._leader: CallSink | None = None
+        self._leads_from = 0  # the place in what was told; what is before was another's
         self._followers: dict[CallSink, int] = {}  # how many characters each has passed on
         self._told_chars = 0
         self._texts: list[str] = []
@@ -85,6 +88,7 @@ class _Flight(Telling):
                 sink.started(0, "cache", target)
             else:
                 sink.redirected(target)
+            sink.shared_attempt = attempt
 
         self._record(tell)
 
@@ -151,12 +155,17 @@ class _Flight(Telling):
 
     # --- who follows ---------------------------------------------------------------------------
 
-    async def follow(self, sink: CallSink, *, leads: bool) -> Answer | CallFault:
-        """Tell ``sink`` everything from the start, until the work has ended."""
+    async def follow(self, sink: CallSink) -> Answer | CallFault:
+        """Tell ``sink`` everything from the start, until the work has ended. The first to follow
+        leads; when it leaves before that, another does."""
+        self._leader = self._leader or sink
         self._followers[sink] = 0
         place = 0
         try:
             while True:
+                leads = self.led_by(sink) and place >= self._leads_from
+                if leads:
+                    sink.take_over()
                 if place < len(self._told):
                     told, place = self._told[place], place + 1
                     await told(sink, leads)
@@ -164,8 +173,18 @@ class _Flight(Telling):
                     return self.end
                 else:
                     await self._changed.wait()
+        except asyncio.CancelledError:
+            heirs = [other for other in self._followers if other is not sink]
+            if self.led_by(sink) and heirs:
+                self._leader, self._leads_from = heirs[0], max(place, self._leads_from)
+                sink.hand_over()
+            raise
         finally:
             del self._followers[sink]
+
+    def led_by(self, sink: CallSink) -> bool:
+        """Whether the attempts are this call's."""
+        return self._leader is sink
 
     @property
     def deserted(self) -> bool:
@@ -184,7 +203,6 @@ class Flights:
         key = (sink.workspace, use.key)
         # Who only writes wants an answer of their own.
         flight = None if use.mode == "write" else self._flights.get(key)
-        leads = flight is None
         if flight is None:
             flight = _Flight(call)
             if use.mode != "write":
@@ -192,13 +210,13 @@ class Flights:
                 self._flights[key] = flight
             flight.task = asyncio.create_task(self._work(flight, key, call, use))
         try:
-            end = await flight.follow(sink, leads=leads)
+            end = await flight.follow(sink)
         finally:
             if flight.deserted:
                 await self._stop(flight, key)
         if isinstance(end, CallFault):
             raise end
-        if leads or end.cached_age_ms is not None:
+        if flight.led_by(sink) or end.cached_age_ms is not None:
             return end
         return replace(end, cached_age_ms=0)
 

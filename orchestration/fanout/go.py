@@ -115,14 +115,23 @@ class _CallReader:
             case Thought() | Chunk():
                 _hold(bool(self._open), "text without an attempt")
             case AttemptFailed():
+                self._take_over(event.attempt)
                 _hold(event.attempt in self._open, "a failure of an attempt that is not open")
                 self._open.discard(event.attempt)
             case Finished():
+                self._take_over(event.attempt)
                 _hold(event.attempt in self._open, "an answer of an attempt that is not open")
                 is_old = event.cached_age_ms is not None
                 _hold(is_old is (event.attempt == 0), "an age of what is no replay, or none of one")
             case Queued() | Failed():  # may come at any time
                 pass
+
+    def _take_over(self, attempt: int) -> None:
+        """A replay of an answer on its way goes on as an attempt, which has no start here, when the
+        call that made it has ended."""
+        if 0 in self._open and attempt > self._made:
+            self._made = attempt
+            self._open = {attempt}
 
     def _start(self, event: Started) -> None:
         is_replay = event.attempt == 0

@@ -8,7 +8,16 @@ from msgspec.structs import replace
 
 from orchestration.driving.requests import TIMEOUTS
 from orchestration.fanout.client import ProviderClient
-from orchestration.fanout.wire import CacheUse, Chunk, Finished, Thought
+from orchestration.fanout.wire import (
+    AttemptFailed,
+    CacheUse,
+    Chunk,
+    Failed,
+    Finished,
+    Retry,
+    Thought,
+    Timeouts,
+)
 from tests.contract.conftest import Upstream
 from tests.contract.test_attempts import asked, story
 from tests.contract.test_stopping import only_here
@@ -44,9 +53,44 @@ async def test_the_first_of_equal_calls_may_leave_without_harm_to_the_others(
     following = asyncio.create_task(events_of(client, follower))
     await asyncio.sleep(0.1)
     await client.cancel(leader.id, None, "stop.user")
-    assert story(await leading)[-1] == "failed of stop.user"
-    assert story(await following) == ["0 cache", "chunk", "finished"]
+    assert story(left := await leading)[-1] == "failed of stop.user"
+    assert story(events := await following) == ["0 cache", "chunk", "finished"]
     assert len(upstream.log(one.model)) == 1
+    # The answer is paid for once, by the one who has it.
+    assert isinstance(left[-1], Failed)
+    assert isinstance(events[-1], Finished)
+    assert left[-1].usage is None
+    assert (events[-1].attempt, events[-1].cached_age_ms) == (1, None)
+    assert not events[-1].usage.estimated
+
+
+async def test_an_attempt_that_fails_after_the_first_has_left_is_told_to_who_took_it_over(
+    client: ProviderClient,
+) -> None:
+    one = asked(
+        "fail-first?as=stall",
+        timeouts_ms=Timeouts(stall=500),
+        cache=CacheUse(next(_digests), "read_write"),
+        retry=Retry(attempts=2, restart=True),
+    )
+    requests = [replace(fanout(one), workspace="ws:1") for _ in range(3)]
+    tasks = []
+    for request in requests:
+        tasks.append(asyncio.create_task(events_of(client, request)))
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.03)
+    await client.cancel(requests[0].id, None, "stop.user")
+    left, heir, other = [await task for task in tasks]
+    assert isinstance(left[-1], Failed)
+    assert left[-1].usage is None
+    assert story(heir) == [
+        "0 cache", "chunk", "1 failed of timeout.stall", "2 restart", "chunk", "finished",
+    ]  # fmt: skip
+    assert story(other) == ["0 cache", "chunk", "0 cache", "chunk", "finished"]
+    spent = [e.usage for e in heir if isinstance(e, AttemptFailed | Finished)]
+    assert None not in spent
+    assert isinstance(other[-1], Finished)
+    assert other[-1].cached_age_ms == 0
 
 
 async def test_when_all_equal_calls_have_left_the_provider_is_left_too(

@@ -315,8 +315,8 @@ func (w *Follower) upTo(end int, into []fanout.Event) []fanout.Event {
 
 func isText(t fanout.EventType) bool { return t == fanout.Chunk || t == fanout.Thought }
 
-// HandOver is Leave for who has not read to the end. If this follower leads, another that has not
-// read to the end either leads from now on. It returns what this one still has to pay for: attempts
+// HandOver is Leave for who has not read to the end. If this follower leads, another leads from now
+// on. It returns what this one still has to pay for: attempts
 // whose end it has not read and nobody else will; and whether the attempt under way is such a one.
 func (w *Follower) HandOver() (unpaid []fanout.Usage, open bool) {
 	f := w.flight
@@ -338,12 +338,10 @@ func (w *Follower) settle() (unpaid []fanout.Usage, open bool) {
 	f := w.flight
 	from, to := max(w.event, w.from), len(f.log)
 	open = !f.over
-	for _, heir := range f.followers {
-		if heir == w || f.over && heir.event == len(f.log) {
-			continue
-		}
-		heir.leads, heir.from, open, to = true, from, false, heir.event
-		break
+	if at := slices.IndexFunc(f.followers, func(other *Follower) bool { return other != w }); at >= 0 {
+		heir := f.followers[at]
+		heir.leads, heir.from = true, from
+		open, to = false, heir.event
 	}
 	for i := from; i < to; i++ {
 		event := &f.log[i]
