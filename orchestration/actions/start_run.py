@@ -19,9 +19,10 @@ from orchestration.estimates import estimate_for
 from orchestration.models import Call, Run
 from orchestration.queue import announce_run
 from workspaces.access import Actor
-from workspaces.actions.reserve import reserve
-from workspaces.domain.quotas import Hold, Offer
+from workspaces.actions.reserve import QuotaExceeded, reserve
+from workspaces.domain.quotas import Hold, Offer, scopes_of
 from workspaces.models import Workspace
+from workspaces.refusals import refusing_early
 
 __all__ = ["InvalidRun", "RunRequest", "start_run"]
 
@@ -55,11 +56,14 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         body_sha256=digest,
         created_at=timezone.now(),
     )
+    lineage = actor.api_key.lineage if actor.api_key else ""
     try:
-        _write(run, actor, estimate)
-    except IntegrityError:
-        # A copy of this request was faster; its run is the one.
-        earlier = _earlier(actor, request.idempotency_key or "", digest)
+        with refusing_early(actor.workspace, scopes_of(lineage, run.pipeline)):
+            _write(run, actor, estimate)
+    except (IntegrityError, QuotaExceeded):
+        # A copy of this request was faster; its run is the one, and may have had the last room.
+        key = request.idempotency_key
+        earlier = _earlier(actor, key, digest) if key else None
         if earlier is None:
             raise
         return earlier

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 from uuid import UUID
+
+from django.db import transaction
 
 from workspaces.counting import Counters, lock_workspace, save_counters, standings_of
 from workspaces.domain.quotas import BUDGETS, Hold, Offer, refusal_of
 from workspaces.domain.windows import NOW, Windows
 from workspaces.limits import limits_of
 from workspaces.models import Counter, Lease, Reservation
+from workspaces.refusals import forget_refusals
 
 _LEASE_FIELDS: Final = (
     "tokens",
@@ -74,6 +78,7 @@ def settle(*, subject: UUID, charges: Sequence[Charge], closes: bool) -> frozens
             if window == NOW:
                 counter.runs -= 1
         reservations.update(closed_at=at)
+        transaction.on_commit(partial(forget_refusals, workspace, reservation.scopes))
     Lease.objects.bulk_update(leases.values(), _LEASE_FIELDS)
     save_counters(counters.values())
     return frozenset(refused)

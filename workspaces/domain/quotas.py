@@ -1,6 +1,6 @@
 """Whether work fits into a workspace's quotas: pure, over the counters and with ``now`` given."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,8 +13,8 @@ WORKSPACE = ""
 
 _FASTEST = 60_000_000
 # When a run ends or gives back what it does not need, nobody knows beforehand.
-SLOT_RETRY_S = 2
-HELD_RETRY_S = 5
+SLOT_WAIT = timedelta(seconds=2)
+HELD_WAIT = timedelta(seconds=5)
 
 
 class Dimension(StrEnum):
@@ -154,13 +154,17 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why work was not let in. ``retry_after_s`` is None where no waiting helps: it asks for more
-    than the quota has when it is empty. ``should_retry`` is False where it helps only after
-    minutes."""
+    """Why work was not let in. ``wait`` is None where no waiting helps: it asks for more than the
+    quota has when it is empty. ``should_retry`` is False where it helps only after minutes."""
 
     use: Use
     asked: int
-    retry_after_s: int | None
+    wait: timedelta | None
+
+    @property
+    def retry_after_s(self) -> int | None:
+        """Rounded up: whoever waits so long is not too early."""
+        return None if self.wait is None else max(1, -(-self.wait // timedelta(seconds=1)))
 
     @property
     def should_retry(self) -> bool:
@@ -202,7 +206,12 @@ def refusal_of(
             refusals.append(refusal)
     if not refusals:
         return None
-    return max(refusals, key=lambda each: (each.retry_after_s is None, each.retry_after_s or 0))
+    return longest(refusals)
+
+
+def longest(refusals: Sequence[Refusal]) -> Refusal:
+    """Of several, at least one: the one that lasts longest."""
+    return max(refusals, key=lambda each: (each.wait is None, each.wait or timedelta(0)))
 
 
 def _refusal(
@@ -215,11 +224,11 @@ def _refusal(
                 return Refusal(use, 1, None)
             standing = standings.get((limit.scope, NOW), Standing())
             verdict = judge(limit.rate, standing.tat, now)
-            return None if verdict.allowed else Refusal(use, 1, _whole_s(verdict.wait))
+            return None if verdict.allowed else Refusal(use, 1, verdict.wait)
         case Dimension.CONCURRENT_RUNS:
             if use.reserved < limit.value:
                 return None
-            return Refusal(use, 1, SLOT_RETRY_S if limit.value else None)
+            return Refusal(use, 1, SLOT_WAIT if limit.value else None)
         case Dimension.FANOUT_WIDTH:
             return None if offer.width <= limit.value else Refusal(use, offer.width, None)
         case Dimension.TOKENS_PER_DAY:
@@ -236,10 +245,5 @@ def _over_budget(use: Use, asked: int, now: datetime) -> Refusal | None:
         return Refusal(use, asked, None)
     if use.used + asked <= use.limit.value:
         # Only what others hold is in the way, and most of that comes back unused.
-        return Refusal(use, asked, HELD_RETRY_S)
-    return Refusal(use, asked, _whole_s(use.renews_at - now))
-
-
-def _whole_s(wait: timedelta) -> int:
-    """Rounded up: whoever waits so long is not too early."""
-    return max(1, -(-wait // timedelta(seconds=1)))
+        return Refusal(use, asked, HELD_WAIT)
+    return Refusal(use, asked, use.renews_at - now)
