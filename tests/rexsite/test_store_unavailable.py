@@ -1,10 +1,13 @@
 """A database that is away, frozen or locked is a refusal; reading goes on where it can."""
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -64,19 +67,25 @@ def refused_page(answer: httpx.Response) -> None:
     assert "Traceback" not in answer.text
 
 
+def token_of(rex: Rex) -> dict[str, str]:
+    return {"X-CSRFToken": rex.browser.cookies["csrftoken"]}
+
+
 def send_form(rex: Rex) -> httpx.Response:
     form = {"prompt": "Why?", "pipeline": DEFAULT_PIPELINE, "models": "local/brisk"}
-    token = {"X-CSRFToken": rex.browser.cookies["csrftoken"]}
-    return rex.browser.post("/", data=form, headers=token)
+    return rex.browser.post("/", data=form, headers=token_of(rex))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + HANGS_AFTER_S
+    while not condition():
+        assert time.monotonic() < deadline, "it never comes to that"
+        time.sleep(0.05)
 
 
 def comes_back(rex: Rex) -> None:
     """It takes runs again by itself, soon after the database does."""
-    deadline = time.monotonic() + HANGS_AFTER_S
-    while (answer := rex.ask()).status_code != 202:
-        assert answer.status_code == 503, answer.text
-        assert time.monotonic() < deadline, "it does not come back"
-        time.sleep(0.1)
+    wait_for(lambda: rex.ask().status_code == 202)
     assert rex.browser.get("/").status_code == 200
 
 
@@ -208,3 +217,63 @@ def test_a_cookie_that_no_row_can_hold_is_not_understood(on_postgres: Rex) -> No
     assert (page.status_code, "not understood" in page.text) == (400, True)
     answer = httpx.get(f"{on_postgres.url}/api/runs", headers=cookie)
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+
+
+# --- runs under way -----------------------------------------------------------------------------
+
+WORDS = [f"word {number}, " for number in range(40)]
+PIECE_MS = 100
+
+
+def until(rex: Rex, address: str, enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The run as soon as it is ``enough``; it is asked for however often it is refused."""
+    answers: list[dict[str, Any]] = []
+
+    def is_enough() -> bool:
+        answer = rex.api.get(address)
+        answers.append(answer.json())
+        return answer.status_code == 200 and enough(answers[-1])
+
+    wait_for(is_enough)
+    return answers[-1]
+
+
+def has_ended(run: dict[str, Any]) -> bool:
+    return run["ended_at"] is not None
+
+
+def recorded(rex: Rex, url: str) -> str:
+    """The id of a run that has ended, whose one model said a word every tenth of a second."""
+    asked = rex.ask().json()
+    until(rex, asked["api_url"], has_ended)  # failed, for there is no model
+    ends = list(accumulate(len(word) for word in WORDS))
+    pacing = [[PIECE_MS * at, end, 1, at] for at, end in enumerate(ends, start=1)]
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "UPDATE orchestration_call SET state = 'done', finish_reason = 'stop', text = %s,"
+            " pacing = %s, started_ms = 0, duration_ms = %s, reason = NULL WHERE run_id = %s",
+            ("".join(WORDS), json.dumps(pacing), pacing[-1][0], asked["id"]),
+        )
+    return str(asked["id"])
+
+
+@pytest.mark.parametrize("outage", [frozen, stopped])
+def test_a_run_under_way_waits_for_the_database_and_loses_nothing(
+    state: Path,
+    postgres_server: PostgresServer,
+    postgres_url: str,
+    outage: Callable[[PostgresServer], AbstractContextManager[None]],
+) -> None:
+    # Recordings need no fan-out service, and there is none.
+    driving = {"REX_DRIVE_RUNS_IN_WEB": "1", "REX_FANOUT_URL": "http://127.0.0.1:1"}
+    with rex_on(state, postgres_url, **driving) as rex:
+        asked = rex.api.post("/api/run", json={"replay_of": recorded(rex, postgres_url)})
+        assert asked.status_code == 202, asked.text
+        address = asked.json()["api_url"]
+        until(rex, address, lambda run: bool(run["calls"][0]["text"]))
+        with outage(postgres_server):
+            refused(rex.api.get(address))
+            wait_for(lambda: bool(rex.logged("record_failed")))
+        ended = until(rex, address, has_ended)
+        assert (ended["status"], ended["reason"]) == ("done", None), ended
+        assert ended["calls"][0]["text"] == "".join(WORDS)
