@@ -157,9 +157,12 @@ class RunEstimate:
         return estimate_run(replace(self.plan, calls=self.plan.calls[:width]))
 
     def holds(self) -> list[tuple[str, int, int]]:
-        """(name, tokens, micro-dollars) to reserve for each part; no money without a price."""
+        """(name, tokens, micro-dollars) to reserve for each part that can use something; no money
+        where no price is known."""
         return [
-            (part.name, part.worst.tokens, part.worst.cost_micro_usd or 0) for part in self.parts
+            (part.name, part.worst.tokens, part.worst.cost_micro_usd or 0)
+            for part in self.parts
+            if part.worst.tokens
         ]
 
 

@@ -299,10 +299,11 @@ def test_what_is_free_costs_nothing_and_its_tokens_count() -> None:
     assert estimate.low.tokens > 0
 
 
-def test_what_is_played_again_uses_nothing() -> None:
+def test_what_is_played_again_uses_nothing_and_holds_nothing() -> None:
     played = [ask(name, NOTHING, uses_nothing=True) for name in ("A", "B", "synthesis")]
     estimate = estimate_run(plan(*played[:2], synthesizer=played[2]))
     assert estimate.worst == Amount(0, 0)
+    assert estimate.holds() == []
 
 
 def test_one_unknown_price_makes_the_sum_unknown_and_holds_no_money() -> None:
