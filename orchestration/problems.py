@@ -62,8 +62,8 @@ PROBLEMS: Mapping[str, Problem] = {
     "method_not_allowed": Problem(405, "This method is not allowed here."),
     "not_acceptable": Problem(406, "No form of the answer is acceptable to the client."),
     "unsupported_media_type": Problem(415, "Send JSON: Content-Type: application/json."),
-    "store_unavailable": Problem(503, "The database does not answer; try again in a moment."),
     "quota_exceeded": Problem(429, "The request does not fit into a quota of the workspace."),
+    "store_unavailable": Problem(503, "The database does not answer; try again in a moment."),
     "internal": Problem(500, "Something failed on our side; the request id finds it in the logs."),
 }
 
