@@ -1,6 +1,7 @@
 """The JSON API of runs. Each view reads: parse, authorise, one call, render."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
@@ -18,8 +19,10 @@ from orchestration.domain.pipelines import PIPELINES
 from orchestration.fanout.select import offered_models
 from orchestration.models import Run
 from orchestration.problems import ApiError
-from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
+from orchestration.queries import RunNotFound, run_of, snapshot_of
 from orchestration.rate_headers import rate_headers
+from orchestration.run_filter import PARAMETERS, BadFilter, RunFilter, read_filter
+from orchestration.run_list import BadCursor, list_runs
 from workspaces.access import Actor
 from workspaces.domain.quotas import scopes_of
 from workspaces.models import ApiKey
@@ -97,21 +100,20 @@ def _limit_headers(actor: Actor, pipeline: str) -> dict[str, str]:
 
 
 class Runs(APIView):
-    """``GET /api/runs``: the newest runs, ``?cursor=`` for the page after."""
+    """``GET /api/runs``: the newest runs a filter asks for, ``?cursor=`` for the page after."""
 
     def get(self, request: Request) -> Response:
-        for name in request.query_params:
-            if name != "cursor":
-                raise ApiError("unknown_field", "The one parameter is cursor.", _shown(name))
+        actor = actor_who_reads(request)
+        wanted = filter_from(request, PARAMETERS, "cursor")
         try:
             runs, following = list_runs(
-                actor_who_reads(request).workspace, cursor=request.query_params.get("cursor", "")
+                actor.workspace, wanted, cursor=request.query_params.get("cursor", "")
             )
         except BadCursor:
             raise ApiError(
                 "bad_request", "cursor takes the next_cursor of a page of this list.", "cursor"
             ) from None
-        return Response({"data": [asdict(run) for run in runs], "next_cursor": following})
+        return Response({"data": [run.as_json() for run in runs], "next_cursor": following})
 
 
 class RunDetail(APIView):
@@ -151,6 +153,21 @@ class Models(APIView):
                 "pipelines": [asdict(pipeline) for pipeline in PIPELINES.values()],
             }
         )
+
+
+def filter_from(request: Request, parameters: Iterable[str], *others: str) -> RunFilter:
+    """The filter of a query that has ``parameters`` and ``others`` alone; raises ApiError."""
+    known = [*parameters, *others]
+    for name, values in request.query_params.lists():
+        if name not in known:
+            told = f"Parameters that are known: {', '.join(known)}."
+            raise ApiError("unknown_field", told, _shown(name))
+        if len(values) > 1:
+            raise ApiError("bad_request", f"{name} is given more than once.", name)
+    try:
+        return read_filter(request.query_params, parameters)
+    except BadFilter as bad:
+        raise ApiError("bad_request", bad.message, bad.name) from None
 
 
 def run_request_from(data: dict[str, Any], idempotency_key: str | None) -> RunRequest:

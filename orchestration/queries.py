@@ -1,22 +1,18 @@
 """Reading runs for pages and the API. Everything is scoped to one workspace."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Count, Q
 from django.urls import reverse
 from django.utils import timezone
 
 from orchestration.domain.errors import sentence_for
-from orchestration.domain.run import CALL_ANSWERED, CallState, RunStatus
+from orchestration.domain.run import CallState, RunStatus
 from orchestration.live import tails
 from orchestration.models import Call, Run, Synthesis
 from workspaces.models import Workspace
-
-PAGE_SIZE = 30
 
 
 class RunNotFound(LookupError):
@@ -29,69 +25,6 @@ def run_of(workspace: Workspace, run_id: UUID) -> Run:
     if run is None:
         raise RunNotFound(str(run_id))
     return run
-
-
-class BadCursor(ValueError):
-    """A cursor that no page of the list gave."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunRow:
-    """One line of the list of runs."""
-
-    id: UUID
-    url: str
-    prompt_preview: str
-    status: str
-    pipeline: str
-    created_at: datetime
-    duration_ms: int | None
-    answers: str
-    cost_micro_usd: int | None
-
-
-def list_runs(
-    workspace: Workspace, *, cursor: str = "", limit: int = PAGE_SIZE
-) -> tuple[list[RunRow], str | None]:
-    """Newest first, and the cursor of the next page or None; raises BadCursor."""
-    rows = Run.objects.in_workspace(workspace).annotate(
-        asked=Count("calls"), answered=Count("calls", filter=Q(calls__state__in=CALL_ANSWERED))
-    )
-    if cursor:
-        created_at, pk = _read_cursor(cursor)
-        rows = rows.filter(Q(created_at__lt=created_at) | Q(created_at=created_at, pk__lt=pk))
-    page = list(rows.order_by("-created_at", "-pk")[: limit + 1])
-    following = None
-    if len(page) > limit:
-        page.pop()
-        following = f"{page[-1].created_at.isoformat()}~{page[-1].pk}"
-    return [_row(run) for run in page], following
-
-
-def _row(run: Any) -> RunRow:
-    return RunRow(
-        id=run.pk,
-        url=reverse("run-detail", args=[run.pk]),
-        prompt_preview=" ".join(run.prompt[:400].split())[:160],
-        status=run.status,
-        pipeline=run.pipeline,
-        created_at=run.created_at,
-        duration_ms=run.duration_ms,
-        answers=f"{run.answered}/{run.asked}",
-        cost_micro_usd=run.cost_micro_usd,
-    )
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    created, _, pk = cursor.partition("~")
-    try:
-        moment = datetime.fromisoformat(created)
-        if moment.tzinfo is None:
-            raise BadCursor
-        # In UTC at once: an offset can carry the first or last day there is out of all time.
-        return moment.astimezone(UTC), UUID(pk)
-    except (ValueError, OverflowError):
-        raise BadCursor from None
 
 
 def snapshot_of(run: Run) -> dict[str, Any]:

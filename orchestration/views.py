@@ -1,6 +1,7 @@
 """The pages: start a run, look at one, list them."""
 
 import uuid
+from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
@@ -14,10 +15,14 @@ from orchestration.actions.start_run import InvalidRun, RunRequest, start_run
 from orchestration.catalogue import answering_models
 from orchestration.domain.errors import ERROR_ROWS
 from orchestration.domain.pipelines import PIPELINES
+from orchestration.domain.run import RunStatus
 from orchestration.forms import StartForm
 from orchestration.models import Run
 from orchestration.problems import PROBLEMS
-from orchestration.queries import BadCursor, RunNotFound, list_runs, run_of, snapshot_of
+from orchestration.queries import RunNotFound, run_of, snapshot_of
+from orchestration.run_filter import calls_of, drafts_of, read_what_can_be_read, runs_of
+from orchestration.run_list import BadCursor, list_runs
+from orchestration.usage_sums import total_of
 from workspaces.access import Actor
 from workspaces.authentication import reader_of
 
@@ -83,13 +88,27 @@ def _start_page(request: HttpRequest, form: StartForm, actor: Actor, status: int
 @login_required
 @require_safe
 def run_list(request: HttpRequest) -> HttpResponse:
+    """The newest runs a filter asks for; with one, also what they add up to."""
     workspace = _actor(request).workspace
+    wanted, wrong = read_what_can_be_read(request.GET)
     try:
-        runs, following = list_runs(workspace, cursor=request.GET.get("cursor", ""))
+        runs, following = list_runs(workspace, wanted, cursor=request.GET.get("cursor", ""))
     except BadCursor:
         # An address someone mistyped or kept: the newest runs serve them better than an error.
-        runs, following = list_runs(workspace)
-    return render(request, "orchestration/run_list.html", {"runs": runs, "next_cursor": following})
+        runs, following = list_runs(workspace, wanted)
+    context: dict[str, Any] = {
+        "runs": runs,
+        "next_cursor": following,
+        "wanted": wanted,
+        "wrong": wrong,
+        "zone": workspace.time_zone,
+        "pipelines": list(PIPELINES),
+        "statuses": list(RunStatus),
+    }
+    if wanted.query:
+        context["count"] = runs_of(workspace, wanted).count()
+        context["totals"] = total_of(calls_of(workspace, wanted), drafts_of(workspace, wanted))
+    return render(request, "orchestration/run_list.html", context)
 
 
 @login_required

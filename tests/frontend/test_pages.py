@@ -12,7 +12,7 @@ from orchestration.domain.errors import ERROR_ROWS
 from orchestration.domain.pipelines import PIPELINES
 from orchestration.forms import StartForm
 from orchestration.problems import PROBLEMS
-from orchestration.queries import RunRow
+from orchestration.run_list import RunRow
 from tests.frontend.browser import axe_violations, overflow_px
 from tests.frontend.conftest import Render
 from tests.frontend.stage import Stage

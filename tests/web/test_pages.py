@@ -13,7 +13,7 @@ from orchestration.bridge import in_database
 from orchestration.domain.errors import sentence_for
 from orchestration.fanout.scripted import Fail, Script
 from orchestration.models import Run
-from orchestration.queries import PAGE_SIZE
+from orchestration.run_list import PAGE_SIZE
 from tests.conftest import Person
 from tests.runs import A_TEXT, B_TEXT, C_TEXT, driven, make_run
 

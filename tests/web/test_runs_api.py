@@ -12,7 +12,7 @@ from hypothesis import strategies as some
 from orchestration.bridge import in_database
 from orchestration.models import Call, Run
 from orchestration.problems import PROBLEMS
-from orchestration.queries import PAGE_SIZE
+from orchestration.run_list import PAGE_SIZE
 from tests.conftest import Person
 from tests.runs import driven, make_run
 
