@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/pprof" // what it adds to the default mux is served by nobody
 	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -55,7 +56,7 @@ func removeStale(ctx context.Context, path string) error {
 // newServer answers with handler; its readers cannot hide that they are slow.
 func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:           handler,
+		Handler:           guarded(handler, log),
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
@@ -66,6 +67,24 @@ func newServer(handler http.Handler, log *slog.Logger) *http.Server {
 			return ctx
 		},
 	}
+}
+
+// guarded ends the request of a handler that panics. Left to itself the server would log what the
+// panic says, which may be a piece of a prompt or an answer.
+func guarded(handler http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			caught := recover()
+			if caught == nil {
+				return
+			}
+			if caught != http.ErrAbortHandler { //nolint:errorlint // the very value, as net/http compares it
+				log.Error("a request panicked", "type", fmt.Sprintf("%T", caught), "stack", string(debug.Stack()))
+			}
+			panic(http.ErrAbortHandler) // closes the connection, so that nobody takes the answer for whole
+		}()
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // serveProfiles serves pprof on an address of its own, which readSettings made sure is loopback.
