@@ -175,7 +175,7 @@ def _read(error: Exception) -> tuple[str, str, str]:
     if isinstance(error, QuotaExceeded):
         return "quota_exceeded", refusal_sentence(error.refusal), ""
     if isinstance(error, WorkspacePaused):
-        return "workspace_paused", pause_sentence(error), ""
+        return "workspace_paused", pause_sentence(error.reason), ""
     if isinstance(error, exceptions.PermissionDenied):
         codes = error.get_codes()
         return ("csrf_failed" if codes == "csrf_failed" else "forbidden"), "", ""

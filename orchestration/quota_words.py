@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from orchestration.templatetags.rex_format import money
-from workspaces.actions.reserve import WorkspacePaused
 from workspaces.domain.quotas import BUDGETS, Dimension, Refusal, Use, split_scope
 
 _MINUTE: Final = 60
@@ -40,9 +39,9 @@ def refusal_sentence(refusal: Refusal) -> str:
     return f"{_what_is_in_the_way(refusal)} {_what_helps(refusal)}"
 
 
-def pause_sentence(paused: WorkspacePaused) -> str:
-    """That the workspace is paused, and the operator's reason."""
-    why = f" {paused.reason}" if paused.reason else ""
+def pause_sentence(reason: str) -> str:
+    """That the workspace is paused, and the operator's ``reason``, which may be empty."""
+    why = f" {reason}" if reason else ""
     return f"This workspace is paused; nothing new is started in it.{why}"
 
 

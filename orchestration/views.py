@@ -19,11 +19,13 @@ from orchestration.domain.run import RunStatus
 from orchestration.forms import StartForm
 from orchestration.models import Run
 from orchestration.problems import PROBLEMS
+from orchestration.quota_words import pause_sentence, refusal_sentence
 from orchestration.queries import RunNotFound, run_of, snapshot_of
 from orchestration.run_filter import calls_of, drafts_of, read_what_can_be_read, runs_of
 from orchestration.run_list import BadCursor, list_runs
 from orchestration.usage_sums import total_of
 from workspaces.access import Actor
+from workspaces.actions.reserve import QuotaExceeded, WorkspacePaused
 from workspaces.authentication import reader_of
 
 RECENT = 6
@@ -57,7 +59,7 @@ def start(request: HttpRequest) -> HttpResponse:
     """The first page. A refused question comes back with its text and the reason."""
     if request.method != "POST":
         form = StartForm(initial={"idempotency_key": uuid.uuid4().hex})
-        return _start_page(request, form, _actor(request), 200)
+        return _start_page(request, form, _actor(request))
     actor = _writer(request)
     form = StartForm(request.POST)
     if form.is_valid():
@@ -70,17 +72,40 @@ def start(request: HttpRequest) -> HttpResponse:
             return redirect("run-detail", run_id=run.pk)
         except InvalidRun as error:
             form.refuse(error)
+        except (QuotaExceeded, WorkspacePaused) as error:
+            form.add_error(None, _sentence(error))
+            return _not_now(error, _start_page(request, form, actor))
     return _start_page(request, form, actor, 400)
 
 
-def _start_page(request: HttpRequest, form: StartForm, actor: Actor, status: int) -> HttpResponse:
-    recent, _ = list_runs(actor.workspace, limit=RECENT)
+def _sentence(error: QuotaExceeded | WorkspacePaused) -> str:
+    if isinstance(error, QuotaExceeded):
+        return refusal_sentence(error.refusal)
+    return pause_sentence(error.reason)
+
+
+def _not_now(error: QuotaExceeded | WorkspacePaused, response: HttpResponse) -> HttpResponse:
+    """``response`` says so in words; this, in its status and headers."""
+    response.status_code = 403
+    if isinstance(error, QuotaExceeded):
+        response.status_code = 429
+        if error.refusal.retry_after_s is not None:
+            response["Retry-After"] = str(error.refusal.retry_after_s)
+    return response
+
+
+def _start_page(
+    request: HttpRequest, form: StartForm, actor: Actor, status: int = 200
+) -> HttpResponse:
+    workspace = actor.workspace
+    recent, _ = list_runs(workspace, limit=RECENT)
     context = {
         "form": form,
         "pipelines": list(PIPELINES.values()),
         "models": answering_models(),
         "recent": recent,
         "may_write": actor.may_write,
+        "pause": pause_sentence(workspace.paused_reason) if workspace.paused_at else "",
     }
     return render(request, "orchestration/start.html", context, status=status)
 
@@ -116,8 +141,11 @@ def run_list(request: HttpRequest) -> HttpResponse:
 def run_detail(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """The live page, and afterwards the permanent one: the same template, whole without scripts."""
     actor = _actor(request)
-    snapshot = snapshot_of(_run(actor, run_id))
-    context = {"snapshot": snapshot, "may_write": actor.may_write}
+    return _run_page(request, actor, _run(actor, run_id))
+
+
+def _run_page(request: HttpRequest, actor: Actor, run: Run, alarm: str = "") -> HttpResponse:
+    context = {"snapshot": snapshot_of(run), "may_write": actor.may_write, "alarm": alarm}
     return render(request, "orchestration/run_detail.html", context)
 
 
@@ -135,14 +163,17 @@ def stop(request: HttpRequest, run_id: UUID) -> HttpResponse:
 def replay(request: HttpRequest, run_id: UUID) -> HttpResponse:
     """Play a stored run's answers again, with their real pacing and at no cost."""
     actor = _writer(request)
+    original = _run(actor, run_id)
     try:
         run = start_run(
             actor=actor,
-            request=RunRequest(replay_of=_run(actor, run_id).pk),
+            request=RunRequest(replay_of=original.pk),
             request_id=getattr(request, "request_id", ""),
         )
     except InvalidRun:
         return redirect("run-detail", run_id=run_id)
+    except (QuotaExceeded, WorkspacePaused) as error:
+        return _not_now(error, _run_page(request, actor, original, _sentence(error)))
     return redirect("run-detail", run_id=run.pk)
 
 
