@@ -29,7 +29,7 @@ from tests.runs import answers
 from workspaces.access import actor_from_key
 from workspaces.actions.reserve import QuotaExceeded
 
-TRIES = 6
+TRIES = 3
 
 Note = Callable[..., None]
 

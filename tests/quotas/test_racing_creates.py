@@ -105,7 +105,9 @@ class Racer:
         return self._process.stdout
 
     def until(self, word: str) -> None:
-        assert self._stdout.readline().strip() == word, f"{self.log.stem} failed"
+        said = self._stdout.readline().strip()
+        told = self.log.with_suffix(".err").read_text(encoding="utf-8")[-2000:]
+        assert said == word, f"{self.log.stem} ended with {self._process.poll()}: {told}"
 
     def tell(self) -> None:
         self._stdin.write("\n")
@@ -134,6 +136,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
         "REX_MAX_CONCURRENT_RUNS": "50",
         "REX_LOG_LEVEL": "ERROR",
         "DJANGO_SETTINGS_MODULE": "rexsite.settings",
+        "PYTHONPATH": str(ROOT / "scripts"),
         "DATABASE_URL": f"sqlite:///{tmp_path / 'rex.sqlite3'}",
     }
     if "postgresql" in request.param:
