@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.contrib.auth.forms import BaseUserCreationForm
 from django.utils.translation import gettext_lazy as _
 
 from workspaces.domain.quotas import Dimension
@@ -44,6 +45,10 @@ class InviteForm(RoleForm):
         help_text=_("Only for your own memory: it stands in the list of invitations."),
     )
     field_order = ["note", "role"]
+
+
+class RegisterForm(BaseUserCreationForm):  # type: ignore[type-arg]
+    """A new user's name and password. Checks them; an action makes the user."""
 
 
 class IssueForm(forms.Form):

@@ -4,7 +4,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import login
-from django.contrib.auth.forms import BaseUserCreationForm
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
@@ -16,6 +15,7 @@ from django.views.decorators.http import require_http_methods
 
 from workspaces.actions.accept_invitation import accept_invitation, register_and_accept
 from workspaces.actions.choose_workspace import choose_workspace
+from workspaces.forms import RegisterForm
 from workspaces.invitations import find_invitation
 from workspaces.models import Invitation, Membership, Workspace
 from workspaces.refused import InvitationGone
@@ -50,7 +50,7 @@ def _join_as(request: HttpRequest, user: User, invitation: Invitation, token: st
 
 
 def _register(request: HttpRequest, invitation: Invitation, token: str) -> HttpResponse:
-    form = BaseUserCreationForm[User](request.POST or None)
+    form = RegisterForm(request.POST or None)
     if request.method != "POST":
         return _page(request, invitation, {"form": form})
     if form.is_valid():
