@@ -44,7 +44,7 @@ def _environment(state: Path, database: str, settings: dict[str, str]) -> dict[s
     return (
         ours
         | {
-            "DJANGO_SETTINGS_MODULE": "rexsite.settings",
+            "DJANGO_SETTINGS_MODULE": "tests.rexsite.process_settings",
             "DATABASE_URL": database,
             "REX_STATE_DIR": str(state),
             "REX_SECRET_KEY": "only-for-tests",
@@ -66,8 +66,6 @@ def manage(state: Path, database: str, *arguments: str) -> str:
 @contextmanager
 def rex_on(state: Path, database: str, **settings: str) -> Iterator[Rex]:
     """Rex on a database that has its tables, with one workspace and someone who owns it."""
-    if not (state / "static").exists():
-        manage(state, database, "collectstatic", "--no-input", "--verbosity", "0")
     made = json.loads(manage(state, database, "bootstrap_workspace", "--json"))
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port = free.getsockname()[1]

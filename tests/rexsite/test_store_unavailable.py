@@ -23,28 +23,22 @@ from tests.rexsite.rex_process import HANGS_AFTER_S, Rex, manage, rex_on
 PAGE = "The database does not answer"
 
 
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One for all, so that static files are collected once."""
-    return tmp_path_factory.mktemp("state")
-
-
 @pytest.fixture
-def sqlite_file(state: Path, tmp_path: Path) -> Path:
+def sqlite_file(tmp_path: Path) -> Path:
     file = tmp_path / "rex.sqlite3"
-    manage(state, f"sqlite:///{file}", "migrate", "--no-input", "--verbosity", "0")
+    manage(tmp_path, f"sqlite:///{file}", "migrate", "--no-input", "--verbosity", "0")
     return file
 
 
 @pytest.fixture
-def on_sqlite(state: Path, sqlite_file: Path) -> Iterator[Rex]:
-    with rex_on(state, f"sqlite:///{sqlite_file}") as rex:
+def on_sqlite(tmp_path: Path, sqlite_file: Path) -> Iterator[Rex]:
+    with rex_on(tmp_path, f"sqlite:///{sqlite_file}") as rex:
         yield rex
 
 
 @pytest.fixture
-def on_postgres(state: Path, postgres_url: str) -> Iterator[Rex]:
-    with rex_on(state, postgres_url) as rex:
+def on_postgres(tmp_path: Path, postgres_url: str) -> Iterator[Rex]:
+    with rex_on(tmp_path, postgres_url) as rex:
         yield rex
 
 
@@ -259,14 +253,14 @@ def recorded(rex: Rex, url: str) -> str:
 
 @pytest.mark.parametrize("outage", [frozen, stopped])
 def test_a_run_under_way_waits_for_the_database_and_loses_nothing(
-    state: Path,
+    tmp_path: Path,
     postgres_server: PostgresServer,
     postgres_url: str,
     outage: Callable[[PostgresServer], AbstractContextManager[None]],
 ) -> None:
     # Recordings need no fan-out service, and there is none.
     driving = {"REX_DRIVE_RUNS_IN_WEB": "1", "REX_FANOUT_URL": "http://127.0.0.1:1"}
-    with rex_on(state, postgres_url, **driving) as rex:
+    with rex_on(tmp_path, postgres_url, **driving) as rex:
         asked = rex.api.post("/api/run", json={"replay_of": recorded(rex, postgres_url)})
         assert asked.status_code == 202, asked.text
         address = asked.json()["api_url"]
