@@ -130,6 +130,7 @@ EVERYWHERE = {
     "orchestration/actions/claim_runs.py",
     "orchestration/actions/give_up_run.py",
     "orchestration/actions/record_event.py",
+    "orchestration/admin/queries.py",
     "orchestration/driving/load.py",
     "orchestration/recordings.py",
 }

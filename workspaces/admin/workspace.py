@@ -1,0 +1,373 @@
+"""Workspaces: what they may spend and how they stand, who is in them, and pausing them.
+
+``WorkspaceAdmin`` knows no runs; ``orchestration.admin`` adds what it takes to speak of them, and
+registers it.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.safestring import SafeString
+
+from workspaces.actions.change_role import change_role
+from workspaces.actions.record_change import state_of
+from workspaces.actions.remove_member import remove_member
+from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
+from workspaces.admin.console import Console, Page, acting_in, console_url, note
+from workspaces.admin.quotas import QuotaInline, when
+from workspaces.admin.show import bars, mark, money
+from workspaces.admin.standings import Stand, near_a_quota, stands_of
+from workspaces.counting import lock_workspace
+from workspaces.models import (
+    ApiKey,
+    AuditEntry,
+    Counter,
+    Invitation,
+    Membership,
+    Quota,
+    QuotaOverride,
+    Reservation,
+    Workspace,
+)
+from workspaces.standing import uses_of
+
+MEMBERS_SHOWN = 100
+
+
+class PauseForm(forms.Form):
+    reason = forms.CharField(
+        max_length=200, help_text="Members read it with every question that is refused."
+    )
+
+
+class MemberForm(forms.Form):
+    username = forms.CharField(label="User name", max_length=150)
+    role = forms.ChoiceField(choices=Membership.Role.choices, initial=Membership.Role.MEMBER)
+
+    def clean_username(self) -> Any:
+        found = get_user_model().objects.filter(username=self.cleaned_data["username"]).first()
+        if found is None:
+            raise ValidationError("There is no user of that name. An owner can invite new ones.")
+        return found
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=Membership.Role.choices)
+
+
+class PausedFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("paused", "Paused"), ("open", "Not paused"), ("near", "Near a quota")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        match self.value():
+            case "paused":
+                return queryset.filter(paused_at__isnull=False)
+            case "open":
+                return queryset.filter(paused_at__isnull=True)
+            case "near":
+                near = near_a_quota(timezone.now(), at_most=500)
+                return queryset.filter(pk__in=[workspace.pk for workspace, _ in near])
+        return queryset
+
+
+class WorkspaceAdmin(Console):
+    noun = "workspace"
+    list_display = ("name", "slug", "state", "under_way", "cost_today", "cost_month", "quota_bars")
+    list_filter = (PausedFilter, "on_excess", "allow_unpriced")
+    search_fields = ("name", "slug", "id")
+    search_help_text = "By name, short name or id."
+    ordering = ("name", "pk")
+    sortable_by = ("name", "slug")
+    fieldsets = (
+        (None, {"fields": ("name", "slug", "time_zone")}),
+        ("Where a question does not fit", {"fields": ("on_excess", "allow_unpriced")}),
+    )
+    inlines = (QuotaInline,)
+
+    def pages(self) -> tuple[tuple[str, str, Page, str], ...]:
+        return (
+            ("<uuid:pk>/pause/", "pause", self.pause_page, "workspaces.change_workspace"),
+            ("<uuid:pk>/resume/", "resume", self.resume_page, "workspaces.change_workspace"),
+            ("<uuid:pk>/members/add/", "add_member", self.add_page, "workspaces.add_membership"),
+            (
+                "members/<int:pk>/role/",
+                "role",
+                self.role_page,
+                "workspaces.change_membership",
+            ),
+            (
+                "members/<int:pk>/remove/",
+                "remove_member",
+                self.remove_page,
+                "workspaces.delete_membership",
+            ),
+        )
+
+    # --- the list ---------------------------------------------------------------------------------
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """The page's rows with their standing: one look at the ledger for all of them."""
+        found = super().get_changelist_instance(request)
+        rows = list(found.result_list)
+        stands = stands_of(rows, timezone.now())
+        for row in rows:
+            row.stand = stands[row.pk]
+        found.result_list = rows
+        return found
+
+    @admin.display(description="State")
+    def state(self, row: Workspace) -> SafeString:
+        return mark("bad", "paused") if row.paused_at else mark("quiet", "open")
+
+    @admin.display(description="Under way")
+    def under_way(self, row: Any) -> int:
+        stand: Stand = row.stand
+        return stand.runs
+
+    @admin.display(description="Cost today")
+    def cost_today(self, row: Any) -> str:
+        return money(row.stand.today.cost_micro_usd)
+
+    @admin.display(description="This month")
+    def cost_month(self, row: Any) -> str:
+        return money(row.stand.month.cost_micro_usd)
+
+    @admin.display(description="Quotas")
+    def quota_bars(self, row: Any) -> SafeString | str:
+        return bars(row.stand.uses, lasting=True)
+
+    # --- one workspace ----------------------------------------------------------------------------
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
+    ) -> HttpResponse:
+        row = self.get_object(request, object_id)
+        known = self._known(request, row) if isinstance(row, Workspace) else {}
+        return super().change_view(request, object_id, form_url, {**known, **(extra_context or {})})
+
+    def _known(self, request: HttpRequest, row: Workspace) -> dict[str, Any]:
+        """What the page of a workspace shows beside its form."""
+        now = timezone.now()
+        members = Membership.objects.in_workspace(row).select_related("user").order_by("pk")
+        keys = ApiKey.objects.in_workspace(row)
+        live = keys.filter(Q(expires_at__isnull=True) | Q(expires_at__gt=now), revoked_at=None)
+        return {
+            "workspace_row": row,
+            "stand": stands_of([row], now)[row.pk],
+            "bars": bars(uses_of(row)),
+            "members": members[:MEMBERS_SHOWN],
+            "members_in_all": members.count(),
+            "open_invitations": Invitation.objects.in_workspace(row)
+            .filter(accepted_at=None, withdrawn_at=None, expires_at__gt=now)
+            .count(),
+            "live_keys": live.count(),
+            "all_keys": keys.count(),
+            "may_add_member": request.user.has_perm("workspaces.add_membership"),
+            "may_change_member": request.user.has_perm("workspaces.change_membership"),
+            "may_remove_member": request.user.has_perm("workspaces.delete_membership"),
+            "paused_since": when(row.paused_at) if row.paused_at else "",
+        }
+
+    def tools(self, request: HttpRequest, row: Workspace) -> Iterable[tuple[str, str]]:
+        if self.may(request, "change"):
+            page, words = ("resume", "Resume") if row.paused_at else ("pause", "Pause")
+            yield words, console_url(Workspace, page, row.pk)
+        for model, words in (
+            (ApiKey, "Keys"),
+            (Reservation, "Ledger"),
+            (Counter, "Counters"),
+            (QuotaOverride, "Overrides"),
+            (AuditEntry, "Audit log"),
+        ):
+            if request.user.has_perm(f"workspaces.view_{model._meta.model_name}"):
+                yield words, console_url(model, workspace=row.pk)
+
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Save the quotas, and log each."""
+        if formset.model is not Quota:
+            super().save_formset(request, form, formset, change)
+            return
+        rows = Quota.objects.in_workspace(form.instance).select_related("workspace")
+        before = {row.pk: state_of(row) for row in rows}
+        for each in formset.deleted_forms:
+            if each.instance.pk is not None:
+                note(request, "quota.removed", each.instance, before=before.get(each.instance.pk))
+        super().save_formset(request, form, formset, change)
+        changed = [row for row, _ in formset.changed_objects]
+        for row in [*formset.new_objects, *changed]:
+            old, new = before.get(row.pk, {}), state_of(row)
+            if old != new:
+                note(request, "quota.set", row, before=old, after=new)
+
+    # --- pausing ----------------------------------------------------------------------------------
+
+    def pause_page(self, request: HttpRequest, pk: Any) -> HttpResponse:
+        row: Workspace = self.found(pk)
+
+        def plan(given: Given) -> Plan:
+            if row.paused_at is not None:
+                raise NotNow("It is paused already.")
+            return Plan(
+                (
+                    "Nothing new is started in it until it is resumed; runs under way go on.",
+                    "Its members can still read everything.",
+                ),
+                (("State", "open", f"paused: {given['reason']}"),),
+            )
+
+        def do(given: Given) -> str:
+            locked, now = lock_workspace(row)
+            if locked.paused_at is not None:
+                raise NotNow("It is paused already.")
+            return self._set_pause(request, locked, now, given["reason"])
+
+        return confirm(
+            request,
+            self.admin_site,
+            Step(
+                title=f"Pause {row}",
+                button="Pause it",
+                back=console_url(Workspace, "change", pk),
+                plan=plan,
+                do=do,
+                form=PauseForm,
+            ),
+        )
+
+    def resume_page(self, request: HttpRequest, pk: Any) -> HttpResponse:
+        row: Workspace = self.found(pk)
+
+        def plan(_: Given) -> Plan:
+            if row.paused_at is None:
+                raise NotNow("It is not paused.")
+            return Plan((), (("State", f"paused: {row.paused_reason}", "open"),))
+
+        def do(_: Given) -> str:
+            locked, _now = lock_workspace(row)
+            return self._set_pause(request, locked, None, "")
+
+        return confirm(
+            request,
+            self.admin_site,
+            Step(
+                title=f"Resume {row}",
+                button="Resume it",
+                back=console_url(Workspace, "change", pk),
+                plan=plan,
+                do=do,
+            ),
+        )
+
+    def _set_pause(self, request: HttpRequest, locked: Workspace, at: Any, reason: str) -> str:
+        before = state_of(locked)
+        locked.paused_at, locked.paused_reason = at, reason
+        locked.save(update_fields=["paused_at", "paused_reason"])
+        verb = "paused" if at else "resumed"
+        note(request, f"workspace.{verb}", locked, before=before, after=state_of(locked))
+        return f"{locked} is {verb}."
+
+    # --- members ----------------------------------------------------------------------------------
+
+    def add_page(self, request: HttpRequest, pk: Any) -> HttpResponse:
+        row: Workspace = self.found(pk)
+
+        def check(user: Any) -> None:
+            if Membership.objects.in_workspace(row).filter(user=user).exists():
+                raise NotNow(f"{user} is a member already.")
+
+        def plan(given: Given) -> Plan:
+            check(given["username"])
+            return Plan((), ((str(given["username"]), "no member", given["role"]),))
+
+        def do(given: Given) -> str:
+            lock_workspace(row)
+            check(given["username"])
+            made = Membership.objects.create(
+                workspace=row, user=given["username"], role=given["role"]
+            )
+            note(request, "member.joined", made, after=state_of(made))
+            return f"{made.user} is a member now."
+
+        return confirm(
+            request,
+            self.admin_site,
+            Step(
+                title=f"Add a member to {row}",
+                button="Add them",
+                back=console_url(Workspace, "change", pk),
+                plan=plan,
+                do=do,
+                form=MemberForm,
+            ),
+        )
+
+    def role_page(self, request: HttpRequest, pk: int) -> HttpResponse:
+        membership = _membership(pk)
+
+        def do(given: Given) -> str:
+            change_role(
+                membership=membership,
+                role=given["role"],
+                by=acting_in(request, membership.workspace),
+                request_id=getattr(request, "request_id", ""),
+            )
+            return "The role is changed."
+
+        return confirm(
+            request,
+            self.admin_site,
+            Step(
+                title=f"Another role for {membership.user}",
+                button="Change the role",
+                back=console_url(Workspace, "change", membership.workspace_id),
+                plan=lambda given: Plan((), (("Role", membership.role, given["role"]),)),
+                do=do,
+                form=RoleForm,
+            ),
+        )
+
+    def remove_page(self, request: HttpRequest, pk: int) -> HttpResponse:
+        membership = _membership(pk)
+
+        def do(_: Given) -> str:
+            remove_member(
+                membership=membership,
+                by=acting_in(request, membership.workspace),
+                request_id=getattr(request, "request_id", ""),
+            )
+            return f"{membership.user} is no longer a member."
+
+        return confirm(
+            request,
+            self.admin_site,
+            Step(
+                title=f"Take {membership.user} out of {membership.workspace}",
+                button="Take them out",
+                back=console_url(Workspace, "change", membership.workspace_id),
+                plan=lambda _: Plan(
+                    ("They are out at once. What they asked stays, and so do keys they made.",),
+                    ((str(membership.user), membership.role, "no member"),),
+                ),
+                do=do,
+                danger=True,
+            ),
+        )
+
+
+def _membership(pk: int) -> Membership:
+    rows = Membership.objects.everywhere().select_related("workspace", "user")
+    found = rows.filter(pk=pk).first()
+    if found is None:
+        raise Http404
+    return found
