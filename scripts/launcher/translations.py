@@ -14,7 +14,7 @@ def compile_them(layout: Layout) -> None:
     if stamped(stamp, digest) and all(text.with_suffix(".mo").exists() for text in texts):
         return
     with step("Compiling the translations"):
-        babel = [layout.python, "-m", "babel.messages.frontend", "-q"]
-        command = [*babel, "compile", "--directory", folder, "--domain", "django"]
-        run_tool(layout, "Compiling the translations", command)
+        babel = (layout.python, "-m", "babel.messages.frontend", "-q")
+        chosen = ("--directory", folder, "--domain", "django")
+        run_tool(layout, "Compiling the translations", (*babel, "compile", *chosen))
         write_stamp(stamp, digest)

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
+from typing import Any
 
 import pytest
-from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -20,7 +20,7 @@ from workspaces.models import ApiKey, AuditEntry, Counter, Quota, Workspace
 
 pytestmark = pytest.mark.django_db
 
-Act = Callable[[Client, ApiKey], HttpResponse]
+Act = Callable[[Client, ApiKey], Any]
 WHOLE = re.compile(r"sk-rex-[a-z0-9]{12}-[A-Za-z0-9_-]{43}")
 ISSUE = {"name": "weekly sums", "scopes": ["runs:read"], "expires": "30"}
 
@@ -30,19 +30,19 @@ def key(alice: Person) -> ApiKey:
     return ApiKey.objects.in_workspace(alice.workspace).get(name="alice's key")
 
 
-def issue(client: Client, key: ApiKey) -> HttpResponse:
+def issue(client: Client, key: ApiKey) -> Any:
     return client.post(reverse("key-new"), ISSUE)
 
 
-def rotate(client: Client, key: ApiKey) -> HttpResponse:
+def rotate(client: Client, key: ApiKey) -> Any:
     return client.post(reverse("key-rotate", args=[key.public]), {"grace": "3600"})
 
 
-def revoke(client: Client, key: ApiKey) -> HttpResponse:
+def revoke(client: Client, key: ApiKey) -> Any:
     return client.post(reverse("key-revoke", args=[key.public]))
 
 
-def limit(client: Client, key: ApiKey) -> HttpResponse:
+def limit(client: Client, key: ApiKey) -> Any:
     return client.post(
         reverse("key-quotas", args=[key.public]),
         {"requests_per_minute": "5", "cost_micro_usd_per_day": "2.5"},

@@ -18,7 +18,7 @@ from workspaces.actions.remove_member import remove_member
 from workspaces.authentication import reader_of
 from workspaces.models import Membership
 from workspaces.refused import Refused
-from workspaces.views.asking import request_id_of
+from workspaces.views.asking import request_id_of, user_of
 from workspaces.words import RIGHTS, ROLES
 
 
@@ -27,7 +27,7 @@ from workspaces.words import RIGHTS, ROLES
 def show(request: HttpRequest) -> HttpResponse:
     """Also for one who is in no workspace."""
     reader = reader_of(request)
-    rows = Membership.objects.everywhere().filter(user__pk=request.user.pk)
+    rows = Membership.objects.everywhere().filter(user=user_of(request))
     memberships = [
         {
             "workspace": each.workspace,
@@ -62,7 +62,7 @@ def leave(request: HttpRequest, workspace_id: UUID) -> HttpResponse:
     problem, status = "", 200
     if request.method == "POST":
         membership = (
-            Membership.objects.in_workspace(actor.workspace).filter(user__pk=request.user.pk).first()
+            Membership.objects.in_workspace(actor.workspace).filter(user=user_of(request)).first()
         )
         try:
             if membership is not None:

@@ -1,11 +1,18 @@
 """Who asks for a page, and what they are told who may not have it."""
 
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from workspaces.access import Actor
 from workspaces.authentication import reader_of
+
+
+def user_of(request: HttpRequest) -> User:
+    """Of a view that takes only those who are signed in."""
+    assert isinstance(request.user, User)
+    return request.user
 
 
 def member(request: HttpRequest) -> Actor:
