@@ -51,6 +51,31 @@ def test_calls_and_syntheses_are_tried_again_and_never_after_text(
         assert request.workspace == str(alice.workspace.pk)
 
 
+def test_every_call_and_every_synthesis_has_a_limit_to_its_answer(
+    alice: Person, settings: Any
+) -> None:
+    run = driven(alice, models=("local/brisk", "local/smollm2-135m"))
+
+    def limits() -> list[Any]:
+        requests = (asked(run), synthesis_of(run))
+        return [call.params and call.params.max_tokens for each in requests for call in each.calls]
+
+    assert limits() == [90, 8_192, 420], "a persona's own is smaller"
+    settings.MAX_OUTPUT_TOKENS = 50
+    assert limits() == [50, 50, 50]
+
+
+def test_an_answer_of_another_limit_is_not_taken_from_the_cache(
+    alice: Person, settings: Any
+) -> None:
+    """It may have been cut off where this one would not be."""
+    run = driven(alice, models=("local/brisk", "local/smollm2-135m"))
+    brisk, plain = keys(run)
+    settings.MAX_OUTPUT_TOKENS = 4_096
+    assert keys(run)[0] == brisk, "its limit is still its own"
+    assert keys(run)[1] != plain
+
+
 def test_the_time_a_run_has_left_is_the_deadline_and_in_no_timeout(alice: Person) -> None:
     run = driven(alice)
     long, short = (calls_request(run, ["A"], time_left_ms=left) for left in (90_000, 1_000))

@@ -10,7 +10,7 @@ import pytest
 from orchestration.domain.cost import FREE, Price
 from orchestration.domain.routing import Provider, Target
 from orchestration.fanout import prices
-from orchestration.fanout.prices import price_of, price_of_target
+from orchestration.fanout.prices import max_output_tokens_of, price_of, price_of_target
 
 OPENAI = Provider("openai", "OpenAI", "openai")
 ROUTER = Provider("openrouter", "OpenRouter", "openrouter")
@@ -28,7 +28,8 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         "small": {"input_cost_per_token": 1.5e-07, "output_cost_per_token": 6e-07,
                   "cache_read_input_token_cost": 7.5e-08},
         "openrouter/small": {"input_cost_per_token": 2e-07, "output_cost_per_token": 1e-06},
-        "half": {"input_cost_per_token": 1e-06}}"""
+        "half": {"input_cost_per_token": 1e-06, "max_output_tokens": 4096},
+        "in words": {"max_output_tokens": "set it"}, "writes nothing": {"max_output_tokens": 0}}"""
     )
     spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path)]})
     monkeypatch.setattr(prices, "find_spec", lambda name: spec)
@@ -59,6 +60,19 @@ def test_a_provider_that_resells_does_not_get_the_makers_price() -> None:
     lab = Provider("lab", "lab", "openai")
     assert price(OPENAI, "small") is not None
     assert price(lab, "small") is None
+
+
+@pytest.mark.usefixtures("table")
+@pytest.mark.parametrize(
+    ("model", "limit"),
+    [("half", 4096), ("small", None), ("in words", None), ("writes nothing", None), ("x", None)],
+)
+def test_the_longest_answer_of_a_model_is_in_the_table_or_unknown(
+    model: str, limit: int | None
+) -> None:
+    target = Target(f"openai/{model}", "openai", model)
+    assert max_output_tokens_of(target, OPENAI) == limit
+    assert max_output_tokens_of(target, None) is None
 
 
 def test_without_the_table_no_price_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
