@@ -19,8 +19,8 @@ from orchestration.domain.run import RunStatus
 from orchestration.forms import StartForm
 from orchestration.models import Run
 from orchestration.problems import PROBLEMS
-from orchestration.quota_words import pause_sentence, refusal_sentence
 from orchestration.queries import RunNotFound, run_of, snapshot_of
+from orchestration.quota_words import pause_sentence, refusal_sentence
 from orchestration.run_filter import calls_of, drafts_of, read_what_can_be_read, runs_of
 from orchestration.run_list import BadCursor, list_runs
 from orchestration.usage_sums import total_of

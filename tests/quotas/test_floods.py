@@ -2,6 +2,7 @@
 
 import json
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_flood_waits_for_the_workspaces_row_once(
     settings.REDIS_URL = redis_server.url
     monkeypatch.setattr(refusals, "MOST_MS", 60_000)
     monkeypatch.setattr(refusals, "TIMEOUT_S", 10)
-    monkeypatch.setattr(quotas, "SLOT_WAIT", quotas.timedelta(minutes=1))
+    monkeypatch.setattr(quotas, "SLOT_WAIT", timedelta(minutes=1))
     client = alice.api()
 
     def ask() -> tuple[Any, list[str]]:
