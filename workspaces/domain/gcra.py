@@ -7,7 +7,11 @@ came evenly. A request may be early by as much as ``burst`` requests take.
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-MINUTE_S = 60.0
+MINUTE = timedelta(minutes=1)
+# How far behind the last admission's time an honest one may be: a statement's time is when it came,
+# and it may have waited for others since. Beyond that a clock was set back.
+SLACK = timedelta(minutes=1)
+_TICK = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,8 @@ class Rate:
 
     @property
     def spacing(self) -> timedelta:
-        return timedelta(seconds=MINUTE_S / self.per_minute)
+        """Rounded up to the microsecond, so that it is never more than ``per_minute``."""
+        return -(-MINUTE // (self.per_minute * _TICK)) * _TICK
 
     @property
     def tolerance(self) -> timedelta:
@@ -42,12 +47,15 @@ class Verdict:
 def judge(rate: Rate, tat: datetime | None, now: datetime, *, take: int = 1) -> Verdict:
     """Whether ``take`` requests may be made now; 0 asks how things stand.
 
-    In any span t at most burst + rate·t requests are allowed. A ``tat`` no admission could have
-    left (the clock was set back) counts as the latest one could have: it grants nothing and blocks
-    for no longer than a full burst takes to come back.
+    In any span t at most burst + rate·t requests are allowed. A ``tat`` that no admission could
+    have left (the clock was set back, or the limit was another) leaves room for one request, and
+    with it a sound ``tat``: it grants no burst, and blocks for no longer than SLACK and one
+    request take.
     """
     latest = now + rate.tolerance
-    due = now if tat is None else min(max(tat, now), latest)
+    due = now if tat is None else max(tat, now)
+    if due > latest + SLACK:
+        due = latest - rate.spacing
     after = due + rate.spacing * take
     wait = after - rate.tolerance - now
     allowed = wait <= timedelta(0)
