@@ -24,7 +24,6 @@ from orchestration.rate_headers import rate_headers
 from orchestration.run_filter import PARAMETERS, BadFilter, RunFilter, read_filter
 from orchestration.run_list import BadCursor, list_runs
 from workspaces.access import Actor
-from workspaces.domain.quotas import scopes_of
 from workspaces.models import ApiKey
 from workspaces.standing import uses_of
 
@@ -90,10 +89,9 @@ class StartRun(APIView):
 
 
 def _limit_headers(actor: Actor, pipeline: str) -> dict[str, str]:
-    lineage = actor.api_key.lineage if actor.api_key else ""
     now = timezone.now()
     try:
-        return rate_headers(uses_of(actor.workspace, scopes_of(lineage, pipeline), now), now)
+        return rate_headers(uses_of(actor.workspace, actor.counted_in(pipeline), now), now)
     except DatabaseError:
         # The run is accepted by now, and that is what has to be told.
         return {}

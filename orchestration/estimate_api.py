@@ -12,7 +12,6 @@ from orchestration.api import actor_who_reads, run_request_from
 from orchestration.domain.estimate import Amount, Part, RunEstimate
 from orchestration.quota_words import refusal_json, refusal_sentence
 from workspaces.actions.reserve import WorkspacePaused
-from workspaces.domain.quotas import scopes_of
 from workspaces.standing import Prospect, prospect_of
 
 
@@ -24,12 +23,11 @@ class Estimate(APIView):
         actor = actor_who_reads(request)
         # A key would be about a run, and there is none.
         plan = plan_run(actor, run_request_from(dict(request.data), idempotency_key=None))
-        estimate = estimate_plan(actor.workspace, plan)
+        estimate = estimate_plan(actor, plan)
         if actor.workspace.paused_at is not None:
             raise WorkspacePaused(actor.workspace.paused_reason)
-        scopes = scopes_of(actor.api_key.lineage if actor.api_key else "", plan.pipeline.name)
         offers = offers_of(estimate, actor.workspace)
-        prospect = prospect_of(actor.workspace, scopes, offers)
+        prospect = prospect_of(actor.workspace, actor.counted_in(plan.pipeline.name), offers)
         width = 0 if prospect.offer is None else offers[prospect.offer].width
         return Response(
             {"pipeline": plan.pipeline.name, **_estimate_json(estimate)}

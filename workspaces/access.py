@@ -17,6 +17,7 @@ from django.db.models import Case, IntegerField, QuerySet, Value, When
 from django.http import HttpRequest
 from django.utils import timezone
 
+from workspaces.domain.quotas import scopes_of
 from workspaces.last_used import note_use
 from workspaces.models import ApiKey, Membership, Workspace
 
@@ -55,6 +56,10 @@ class Actor:
     @property
     def may_see_usage(self) -> bool:
         return ApiKey.Scope.USAGE_READ in self.scopes
+
+    def counted_in(self, pipeline: str) -> list[str]:
+        """The scopes of quotas that what this actor does through ``pipeline`` counts in."""
+        return scopes_of(self.api_key.lineage if self.api_key else "", pipeline)
 
     @property
     def may_manage(self) -> bool:

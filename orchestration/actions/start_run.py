@@ -20,7 +20,8 @@ from orchestration.models import Call, Run
 from orchestration.queue import announce_run
 from workspaces.access import Actor
 from workspaces.actions.reserve import QuotaExceeded, reserve
-from workspaces.domain.quotas import Hold, Offer, scopes_of
+from workspaces.domain.quotas import MONEY, Hold, Offer
+from workspaces.limits import limits_of
 from workspaces.models import Workspace
 from workspaces.refusals import refusing_early
 
@@ -40,7 +41,7 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         if earlier is not None:
             return earlier
     plan = plan_run(actor, request)
-    estimate = estimate_plan(actor.workspace, plan)
+    estimate = estimate_plan(actor, plan)
     run = Run(
         workspace=actor.workspace,
         prompt=plan.prompt,
@@ -56,9 +57,8 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
         body_sha256=digest,
         created_at=timezone.now(),
     )
-    lineage = actor.api_key.lineage if actor.api_key else ""
     try:
-        with refusing_early(actor.workspace, scopes_of(lineage, run.pipeline)):
+        with refusing_early(actor.workspace, actor.counted_in(run.pipeline)):
             _write(run, actor, estimate)
     except (IntegrityError, QuotaExceeded):
         # A copy of this request was faster; its run is the one, and may have had the last room.
@@ -70,25 +70,35 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
     return run
 
 
-def estimate_plan(workspace: Workspace, plan: RunPlan) -> RunEstimate:
+def estimate_plan(actor: Actor, plan: RunPlan) -> RunEstimate:
     """What ``plan`` may use. Raises InvalidRun where a price must be known and is not."""
     estimate = estimate_for(
-        workspace,
+        actor.workspace,
         prompt=plan.prompt,
         models=plan.models,
         pipeline=plan.pipeline,
         synthesizer=plan.synthesizer,
     )
-    for part in estimate.parts:
-        if part.priced_at is None and not workspace.allow_unpriced:
-            field = "models" if part in estimate.calls else "pipeline"
-            raise InvalidRun(
-                "unpriced_model",
-                field,
-                f"Nobody knows what {part.model} costs, so it is not asked. An operator can set "
-                "its price, or allow models without one in this workspace.",
-            )
+    unpriced = next((part for part in estimate.parts if part.priced_at is None), None)
+    if unpriced is not None and (advice := _advice_on_prices(actor, plan)):
+        raise InvalidRun(
+            "unpriced_model",
+            "models" if unpriced in estimate.calls else "pipeline",
+            f"Nobody knows what {unpriced.model} costs, so it is not asked. {advice}",
+        )
     return estimate
+
+
+def _advice_on_prices(actor: Actor, plan: RunPlan) -> str:
+    """What to do so that models without a price are asked; empty where they are."""
+    if not actor.workspace.allow_unpriced:
+        return "An operator can set its price, or allow models without one in this workspace."
+    limits = limits_of(actor.workspace, actor.counted_in(plan.pipeline.name), timezone.now())
+    if any(limit.dimension in MONEY for limit in limits):
+        return (
+            "There is a quota of money, which it would not count in. An operator can set its price."
+        )
+    return ""
 
 
 def offers_of(estimate: RunEstimate, workspace: Workspace) -> list[Offer]:

@@ -16,7 +16,7 @@ from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.actions.settle_orphans import settle_orphans
 from orchestration.actions.start_run import InvalidRun
 from orchestration.bridge import in_database
-from orchestration.fanout.providers import endpoints
+from orchestration.fanout.providers import endpoints, read_endpoints
 from orchestration.fanout.recorded import RecordedClient
 from orchestration.fanout.scripted import (
     Attempt,
@@ -245,16 +245,20 @@ async def test_an_attempt_that_finds_no_room_is_not_made(alice: Person) -> None:
 async def test_models_nobody_knows_the_price_of_are_asked_only_where_that_is_allowed(
     alice: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
-    endpoints.cache_clear()
+    known = {**endpoints(), **read_endpoints({"OPENAI_API_KEY": "sk-none"})}
+    monkeypatch.setattr("orchestration.fanout.select.endpoints", lambda: known)
+    monkeypatch.setattr("orchestration.fanout.prices.endpoints", lambda: known)
     with pytest.raises(InvalidRun) as refused:
         await in_database(make_run, alice, models=("openai/gpt-nobody-knows",))
     assert refused.value.code == "unpriced_model"
     alice.workspace.allow_unpriced = True
     await in_database(alice.workspace.save)
     run = await in_database(make_run, alice, models=("openai/gpt-nobody-knows",))
-    endpoints.cache_clear()
     assert (await in_database(Call.objects.get, run=run)).price is None
+    await in_database(limit, alice.workspace, Dimension.COST_PER_MONTH, 10**9)
+    with pytest.raises(InvalidRun, match="quota of money") as refused:
+        await in_database(make_run, alice, models=("openai/gpt-nobody-knows",))
+    assert refused.value.code == "unpriced_model"
 
 
 async def test_a_price_that_changes_meanwhile_is_not_the_run_s(alice: Person) -> None:

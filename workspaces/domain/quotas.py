@@ -36,7 +36,8 @@ class Dimension(StrEnum):
         return windows.month if self is Dimension.COST_PER_MONTH else NOW
 
 
-BUDGETS = frozenset({Dimension.TOKENS_PER_DAY, Dimension.COST_PER_DAY, Dimension.COST_PER_MONTH})
+MONEY = frozenset({Dimension.COST_PER_DAY, Dimension.COST_PER_MONTH})
+BUDGETS = MONEY | {Dimension.TOKENS_PER_DAY}
 """The dimensions that are used up, rather than free again when the work has ended."""
 
 _CAPTIONS = {
