@@ -7,13 +7,14 @@ from uuid import uuid4
 from django.contrib.auth.models import Permission, User
 from django.db import transaction
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from orchestration.models import Call, Run, RunEvent, Synthesis
 from workspaces.actions.reserve import reserve
 from workspaces.actions.settle import Charge, settle
 from workspaces.domain.quotas import Dimension, Hold, Offer
-from workspaces.models import ApiKey, Quota, QuotaOverride, Workspace
+from workspaces.models import ApiKey, AuditEntry, Quota, QuotaOverride, Workspace
 
 CANARY = "canary-of-what-was-asked"
 
@@ -101,3 +102,23 @@ def override(of: Quota, limit: int, *, hours: int = 24, ended: bool = False) -> 
         quota=of, limit=limit, reason="a demo", created_by="olga",
         expires_at=now + timedelta(hours=hours), ended_at=now if ended else None,
     )  # fmt: skip
+
+
+def page(name: str, *args: Any) -> str:
+    return reverse(f"admin:{name}", args=args)
+
+
+def last_entry() -> AuditEntry:
+    entry = AuditEntry.objects.everywhere().order_by("-pk").first()
+    assert entry is not None
+    return entry
+
+
+def done(browser: Client, address: str, **fields: Any) -> Any:
+    """Ask, look that nothing has happened, then confirm."""
+    entries = AuditEntry.objects.everywhere().count()
+    asked = browser.post(address, fields) if fields else browser.get(address)
+    assert asked.status_code == 200, asked.content.decode()
+    assert 'name="confirmed"' in asked.content.decode()
+    assert AuditEntry.objects.everywhere().count() == entries, "nothing is done before it is asked"
+    return browser.post(address, {**fields, "confirmed": "yes"})

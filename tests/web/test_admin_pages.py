@@ -1,7 +1,5 @@
 """The console's pages: each opens for who may see it, and for nobody else."""
 
-from typing import Any
-
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -15,6 +13,7 @@ from tests.web.admin_cast import (
     admitted,
     operator,
     override,
+    page,
     quota,
     superuser,
 )
@@ -22,10 +21,6 @@ from workspaces.domain.quotas import Dimension
 from workspaces.models import ApiKey, AuditEntry, Counter, Membership, Reservation
 
 pytestmark = pytest.mark.django_db
-
-
-def page(name: str, *args: Any) -> str:
-    return reverse(f"admin:{name}", args=args)
 
 
 @pytest.fixture

@@ -4,6 +4,6 @@ What they see of a workspace are its numbers, names and rules; what was asked an
 for its members. ``console`` has what all pages share.
 """
 
-from workspaces.admin import audit, keys, ledger, people, quotas
+from workspaces.admin import audit, keys, ledger, overrides, people
 
-__all__ = ["audit", "keys", "ledger", "people", "quotas"]
+__all__ = ["audit", "keys", "ledger", "overrides", "people"]

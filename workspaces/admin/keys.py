@@ -16,8 +16,7 @@ from workspaces.actions.revoke_key import revoke_key
 from workspaces.actions.rotate_key import rotate_key
 from workspaces.admin.confirm import Given, Plan, Step, confirm
 from workspaces.admin.console import Console, Page, ReadOnly, acting_in, console_url
-from workspaces.admin.quotas import when
-from workspaces.admin.show import NOTHING, WorkspaceFilter, bars, link, mark, workspace_link
+from workspaces.admin.show import NOTHING, WorkspaceFilter, bars, link, mark, when, workspace_link
 from workspaces.domain.quotas import key_scope
 from workspaces.models import ApiKey, Reservation
 from workspaces.standing import uses_of

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import F, Q, QuerySet, Sum
+from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.safestring import SafeString
@@ -85,13 +85,8 @@ class ReservationAdmin(ReadOnly, Console):
     inlines = (LeaseInline,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: QuerySet[Any] = super().get_queryset(request)
-        return rows.annotate(
-            sum_held_tokens=Sum("leases__reserved_tokens"),
-            sum_held=Sum("leases__reserved_micro_usd"),
-            sum_tokens=Sum("leases__tokens"),
-            sum_used=Sum("leases__cost_micro_usd"),
-        )
+        # Summed for the rows of a page, rather than for all there are.
+        return super().get_queryset(request).prefetch_related("leases")
 
     @admin.display(description="Workspace")
     def in_workspace(self, row: Reservation) -> SafeString | str:
@@ -102,20 +97,20 @@ class ReservationAdmin(ReadOnly, Console):
         return mark("running", "open") if row.closed_at is None else mark("quiet", "closed")
 
     @admin.display(description="Tokens held")
-    def held_tokens(self, row: Any) -> str:
-        return f"{row.sum_held_tokens or 0:,}"
+    def held_tokens(self, row: Reservation) -> str:
+        return f"{sum(each.reserved_tokens for each in row.leases.all()):,}"
 
     @admin.display(description="Money held")
-    def held_money(self, row: Any) -> str:
-        return money(row.sum_held or 0)
+    def held_money(self, row: Reservation) -> str:
+        return money(sum(each.reserved_micro_usd for each in row.leases.all()))
 
     @admin.display(description="Tokens used")
-    def used_tokens(self, row: Any) -> str:
-        return f"{row.sum_tokens or 0:,}"
+    def used_tokens(self, row: Reservation) -> str:
+        return f"{sum(each.tokens for each in row.leases.all()):,}"
 
     @admin.display(description="Money used")
-    def used_money(self, row: Any) -> str:
-        return money(row.sum_used or 0)
+    def used_money(self, row: Reservation) -> str:
+        return money(sum(each.cost_micro_usd for each in row.leases.all()))
 
     @admin.display(description="Run")
     def work(self, row: Reservation) -> SafeString:

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -91,6 +92,11 @@ def _value(state: Mapping[str, Any], name: str) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def when(moment: datetime) -> str:
+    """A moment in the site's zone: "23 Nov 2026, 18:04"."""
+    return date_format(timezone.localtime(moment), "j M Y, H:i")
 
 
 def since(moment: datetime) -> str:

@@ -1,0 +1,319 @@
+"""What operators do to workspaces: asked first, done once, and written down."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from orchestration.fanout.client import FanoutUnavailable
+from orchestration.models import Run
+from tests.conftest import Person
+from tests.web.admin_cast import a_run, done, last_entry, operator, override, page, quota, superuser
+from workspaces.access import actor_from_key
+from workspaces.domain.quotas import Dimension
+from workspaces.models import (
+    ApiKey,
+    AuditEntry,
+    Membership,
+    Quota,
+    QuotaOverride,
+    Workspace,
+)
+from workspaces.standing import uses_of
+
+pytestmark = pytest.mark.django_db
+
+
+def test_pausing_takes_a_reason_and_a_confirmation_and_can_be_undone(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    address = page("workspaces_workspace_pause", home.pk)
+    assert browser.post(address, {"reason": "", "confirmed": "yes"}).status_code == 400
+    answer = done(browser, address, reason="Their key leaked.")
+    assert answer.status_code == 302
+    home.refresh_from_db()
+    assert home.paused_at is not None
+    assert home.paused_reason == "Their key leaked."
+    entry = last_entry()
+    assert (entry.actor, entry.action) == ("operator sven", "workspace.paused")
+    assert entry.workspace == home
+    assert entry.after["paused_reason"] == "Their key leaked."
+    again = browser.post(address, {"reason": "twice", "confirmed": "yes"})
+    assert "paused already" in again.content.decode()
+    done(browser, page("workspaces_workspace_resume", home.pk))
+    assert not Workspace.objects.filter(pk=home.pk, paused_at__isnull=False).exists()
+    assert last_entry().action == "workspace.resumed"
+
+
+def settings_of(home: Workspace, **changed: Any) -> dict[str, Any]:
+    """What the page of a workspace posts when it is saved."""
+    rows = list(Quota.objects.in_workspace(home).order_by("api_key", "pipeline", "dimension"))
+    posted: dict[str, Any] = {
+        "name": home.name,
+        "slug": home.slug,
+        "time_zone": home.time_zone,
+        "on_excess": home.on_excess,
+        "quotas-TOTAL_FORMS": len(rows) + 2,
+        "quotas-INITIAL_FORMS": len(rows),
+    }
+    for at in range(len(rows) + 2):
+        row = rows[at] if at < len(rows) else None
+        posted[f"quotas-{at}-workspace"] = home.pk
+        posted[f"quotas-{at}-id"] = row.pk if row else ""
+        posted[f"quotas-{at}-dimension"] = row.dimension if row else ""
+        posted[f"quotas-{at}-amount"] = row.limit if row else ""
+    return {**posted, **changed}
+
+
+def test_money_is_written_in_dollars_and_kept_exactly(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    address = page("workspaces_workspace_change", home.pk)
+    day = Dimension.COST_PER_DAY.value
+    new = {"quotas-0-dimension": day, "quotas-0-amount": "12.345678"}
+    assert browser.post(address, settings_of(home, **new)).status_code == 302
+    row = Quota.objects.in_workspace(home).get()
+    assert row.limit == 12_345_678
+    assert (last_entry().action, last_entry().after["limit"]) == ("quota.set", 12_345_678)
+    assert 'value="12.345678"' in browser.get(address).content.decode()
+    entries = AuditEntry.objects.everywhere().count()
+    # Saved again as it stands, nothing has changed and nothing is logged.
+    same = settings_of(home, **{"quotas-0-amount": "12.345678"})
+    assert browser.post(address, same).status_code == 302
+    assert AuditEntry.objects.everywhere().count() == entries
+    browser.post(address, settings_of(home, **{"quotas-0-amount": "0.1"}))
+    assert Quota.objects.get(pk=row.pk).limit == 100_000
+    assert (last_entry().before, last_entry().after) == ({"limit": 12_345_678}, {"limit": 100_000})
+    gone = {"quotas-0-amount": "0.1", "quotas-0-DELETE": "on"}
+    browser.post(address, settings_of(home, **gone))
+    assert not Quota.objects.in_workspace(home).exists()
+    assert last_entry().action == "quota.removed"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"quotas-0-amount": "1.2345678"}, "millionth"),
+        ({"quotas-0-amount": "-1"}, "from 0"),
+        ({"quotas-0-amount": "NaN"}, "from 0"),
+        ({"quotas-0-amount": "1e30"}, "from 0"),
+        ({"quotas-0-amount": "twelve"}, "like 12.50"),
+        ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "1.5"}, "whole number"),
+        ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "9" * 20}, "up to"),
+        ({"quotas-0-dimension": "nonsense", "quotas-0-amount": "1"}, "valid choice"),
+        ({"quotas-0-amount": "1", "quotas-0-burst": "5"}, "have a burst"),
+        ({"quotas-0-amount": "1", "quotas-0-pipeline": "nonsense"}, "valid choice"),
+        (
+            {
+                "quotas-0-amount": "1",
+                "quotas-1-dimension": "cost_micro_usd_per_day",
+                "quotas-1-amount": "2",
+            },
+            "more than one limit",
+        ),
+        ({"time_zone": "Mars/Olympus"}, "no such time zone"),
+        ({"time_zone": "../../etc/passwd"}, "no such time zone"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_reason(
+    alice: Person, fields: dict[str, str], words: str
+) -> None:
+    browser, home = superuser(), alice.workspace
+    about_a_quota = {"quotas-0-dimension": "cost_micro_usd_per_day"}
+    given = fields if "time_zone" in fields else {**about_a_quota, **fields}
+    answer = browser.post(page("workspaces_workspace_change", home.pk), settings_of(home, **given))
+    assert answer.status_code == 200
+    assert words in answer.content.decode()
+    assert not Quota.objects.in_workspace(home).exists()
+    home.refresh_from_db()
+    assert home.time_zone == "UTC"
+
+
+def test_a_quota_of_another_workspaces_key_cannot_be_made(alice: Person, charlie: Person) -> None:
+    foreign = ApiKey.objects.in_workspace(charlie.workspace).get()
+    given = {
+        "quotas-0-dimension": "tokens_per_day",
+        "quotas-0-amount": "1",
+        "quotas-0-api_key": foreign.pk,
+    }
+    address = page("workspaces_workspace_change", alice.workspace.pk)
+    answer = superuser().post(address, settings_of(alice.workspace, **given))
+    assert answer.status_code == 200
+    assert "valid choice" in answer.content.decode()
+    assert not Quota.objects.everywhere().exists()
+
+
+def test_members_are_added_given_roles_and_taken_out_but_not_the_last_owner(
+    alice: Person, charlie: Person
+) -> None:
+    browser, home = superuser(), alice.workspace
+    add = page("workspaces_workspace_add_member", home.pk)
+    assert "no user of that name" in browser.post(add, {"username": "x"}).content.decode()
+    done(browser, add, username="charlie", role="viewer")
+    joined = Membership.objects.in_workspace(home).get(user=charlie.user)
+    assert last_entry().action == "member.joined"
+    done(browser, page("workspaces_workspace_role", joined.pk), role="member")
+    joined.refresh_from_db()
+    assert (joined.role, last_entry().action) == ("member", "member.role_changed")
+    owner = Membership.objects.in_workspace(home).get(user=alice.user)
+    refused = browser.post(
+        page("workspaces_workspace_remove_member", owner.pk), {"confirmed": "yes"}
+    )
+    assert "needs an owner" in refused.content.decode()
+    assert Membership.objects.filter(pk=owner.pk).exists()
+    done(browser, page("workspaces_workspace_remove_member", joined.pk))
+    assert not Membership.objects.filter(pk=joined.pk).exists()
+    assert last_entry().actor == "operator sven"
+
+
+class Service:
+    """Stands where the fan-out service is asked to forget."""
+
+    def __init__(self) -> None:
+        self.forgot: list[Any] = []
+        self.away = False
+
+    def purge(self, workspace_id: Any) -> None:
+        if self.away:
+            raise FanoutUnavailable("the fan-out service cannot be reached")
+        self.forgot.append(workspace_id)
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    made = Service()
+    monkeypatch.setattr("orchestration.actions.delete_workspace.purge", made.purge)
+    return made
+
+
+def test_a_workspace_is_deleted_paused_idle_named_and_with_its_cached_answers(
+    alice: Person, service: Service
+) -> None:
+    browser, home = superuser(), alice.workspace
+    run = a_run(home, status="running")
+    address = page("workspaces_workspace_delete_all", home.pk)
+    sure = {"slug": home.slug, "confirmed": "yes"}
+    assert "Pause the workspace first" in browser.post(address, sure).content.decode()
+    Workspace.objects.filter(pk=home.pk).update(paused_at=timezone.now())
+    assert "Runs are under way" in browser.post(address, sure).content.decode()
+    Run.objects.in_workspace(home).filter(pk=run.pk).update(status="done")
+    wrong = browser.post(address, {**sure, "slug": "elsewhere"})
+    assert "not its short name" in wrong.content.decode()
+    service.away = True
+    assert "nothing was deleted" in browser.post(address, sure).content.decode()
+    assert service.forgot == []
+    assert Run.objects.in_workspace(home).count() == 1
+    service.away = False
+    answer = done(browser, address, slug=home.slug)
+    assert answer["Location"] == page("workspaces_workspace_changelist")
+    assert service.forgot == [home.pk]
+    assert not Workspace.objects.filter(pk=home.pk).exists()
+    assert not Run.objects.everywhere().exists()
+    entry = last_entry()
+    assert (entry.action, entry.object_id) == ("workspace.deleted", str(home.pk))
+    assert User.objects.filter(username="alice").exists()
+
+
+def test_only_a_superuser_deletes_a_workspace(alice: Person, service: Service) -> None:
+    home = alice.workspace
+    Workspace.objects.filter(pk=home.pk).update(paused_at=timezone.now())
+    browser = operator("workspaces.delete_workspace", "workspaces.view_workspace")
+    address = page("workspaces_workspace_delete_all", home.pk)
+    assert browser.get(address).status_code == 403
+    answer = browser.post(address, {"slug": home.slug, "confirmed": "yes"})
+    assert answer.status_code == 403
+    assert Workspace.objects.filter(pk=home.pk).exists()
+    assert address not in browser.get(page("workspaces_workspace_change", home.pk)).content.decode()
+
+
+def test_an_override_shows_before_and_after_holds_for_its_time_and_ends_early(
+    alice: Person,
+) -> None:
+    browser, home = superuser(), alice.workspace
+    money = quota(home, Dimension.COST_PER_DAY, 5_000_000)
+    address = page("workspaces_quotaoverride_raise", money.pk)
+    given = {"limit": "7.50", "lasts": "24h", "reason": "A demo."}
+    asked = browser.post(address, given).content.decode()
+    assert "$5.00" in asked
+    assert "$7.50" in asked
+    assert uses_of(home)[0].limit.value == 5_000_000
+    done(browser, address, **given)
+    assert uses_of(home)[0].limit.value == 7_500_000
+    made = QuotaOverride.objects.get()
+    left = made.expires_at - timezone.now()
+    assert timedelta(hours=23, minutes=59) < left <= timedelta(hours=24)
+    assert (last_entry().action, last_entry().workspace) == ("quota.overridden", home)
+    assert last_entry().before["limit"] == 5_000_000
+    later = timezone.now() + timedelta(hours=25)
+    assert uses_of(home, now=later)[0].limit.value == 5_000_000
+    done(browser, page("workspaces_quotaoverride_end", made.pk))
+    assert uses_of(home)[0].limit.value == 5_000_000
+    assert last_entry().action == "quota.override_ended"
+    again = browser.post(page("workspaces_quotaoverride_end", made.pk), {"confirmed": "yes"})
+    assert "ended already" in again.content.decode()
+
+
+def test_overrides_are_told_apart_by_whether_they_are_in_force(alice: Person) -> None:
+    money = quota(alice.workspace, Dimension.COST_PER_DAY, 1)
+    override(money, 2)
+    override(money, 3, ended=True)
+    override(money, 4, hours=-1)
+    listed = page("workspaces_quotaoverride_changelist")
+    browser = superuser()
+    assert "1 quota override" in browser.get(listed, {"state": "live"}).content.decode()
+    assert "2 quota overrides" in browser.get(listed, {"state": "over"}).content.decode()
+
+
+def test_a_key_is_revoked_once_it_was_confirmed(alice: Person) -> None:
+    key = ApiKey.objects.in_workspace(alice.workspace).get()
+    assert actor_from_key(alice.key) is not None
+    done(superuser(), page("workspaces_apikey_revoke", key.pk))
+    assert actor_from_key(alice.key) is None
+    assert (last_entry().action, last_entry().actor) == ("key.revoked", "operator sven")
+
+
+def test_a_rotated_keys_successor_is_shown_once_and_kept_nowhere(alice: Person) -> None:
+    browser = superuser()
+    key = ApiKey.objects.in_workspace(alice.workspace).get()
+    answer = done(browser, page("workspaces_apikey_rotate", key.pk), grace="1h")
+    text = answer.content.decode()
+    whole = text[text.index("sk-rex-") :].partition("<")[0]
+    actor = actor_from_key(whole)
+    assert actor is not None
+    assert actor.workspace == alice.workspace
+    assert "no-store" in answer["Cache-Control"]
+    assert actor_from_key(alice.key) is not None, "the old key lives for its grace"
+    secret = whole.rsplit("-", 1)[1]
+    for address in (
+        page("workspaces_apikey_changelist"),
+        page("workspaces_apikey_change", key.pk),
+        page("workspaces_auditentry_changelist"),
+    ):
+        assert secret not in browser.get(address).content.decode()
+    assert secret not in str(list(AuditEntry.objects.everywhere().values()))
+
+
+def test_keys_are_found_by_state_public_part_and_name(alice: Person) -> None:
+    home = alice.workspace
+    live = ApiKey.objects.in_workspace(home).get()
+    now = timezone.now()
+    long_ago = now - timedelta(days=100)
+    for name, fields in {
+        "revoked": {"revoked_at": now},
+        "expired": {"expires_at": now - timedelta(days=1)},
+        "unused": {"last_used_at": long_ago},
+    }.items():
+        ApiKey.objects.create(workspace=home, name=name, public=name, secret_sha256="x", **fields)
+    browser, listed = superuser(), page("workspaces_apikey_changelist")
+
+    def found(**query: str) -> list[str]:
+        rows = browser.get(listed, query).context["cl"].result_list
+        return sorted(row.public for row in rows)
+
+    assert found(state="live") == sorted([live.public, "unused"])
+    assert found(state="expired") == ["expired"]
+    assert found(state="revoked") == ["revoked"]
+    assert found(state="unused") == ["unused"]
+    assert found(q=live.public) == [live.public]
+    assert found(q="expir") == ["expired"]
+    assert found(workspace=str(home.pk), q="unused") == ["unused"]
