@@ -30,6 +30,18 @@ from orchestration.fanout.wire import (
 MAX_PENDING_CHARS = 64 << 10
 MAX_ANSWER_BYTES = 8 << 20  # as escaped in JSON, reasoning that is passed on included
 CHARS_A_TOKEN = 4
+# These end an attempt from here, while the provider may be at work on it.
+GIVEN_UP = frozenset(
+    {
+        ErrorKind.STOP_USER,
+        ErrorKind.STOP_SUPERSEDED,
+        ErrorKind.DEADLINE,
+        ErrorKind.SLOW_READER,
+        ErrorKind.TIMEOUT_FIRST_TOKEN,
+        ErrorKind.TIMEOUT_STALL,
+        ErrorKind.TIMEOUT_TOTAL,
+    }
+)
 
 
 class CallFault(Exception):
@@ -181,6 +193,7 @@ class CallSink(Telling):
         self._target = call
         self._moments = _no_moments()
         self._counted = NOT_COUNTED
+        self._at_work = False  # the provider has the prompt
         self._room = asyncio.Event()
         self._pending = 0
 
@@ -189,6 +202,7 @@ class CallSink(Telling):
         self.began = True
         now = self._outlet.now_ms()
         self._attempt, self._target, self._counted = attempt, target, NOT_COUNTED
+        self._at_work = False
         # Nothing waits for its turn here: what is asked for is sent. A replay is not.
         self._moments = _no_moments() | {"queued": now, "admitted": now if attempt else None}
         self._outlet.put(
@@ -201,17 +215,19 @@ class CallSink(Telling):
 
     def take_over(self) -> None:
         """The attempts this call followed are its own from now on: so is what they cost."""
-        self._attempt = self._attempt or self.shared_attempt
+        if not self._attempt and self.shared_attempt:
+            self._attempt, self._at_work = self.shared_attempt, True
 
     def hand_over(self) -> None:
         """Another call takes the attempts over: what they cost is not told here."""
-        self.characters, self._counted = 0, NOT_COUNTED
+        self.characters, self._counted, self._at_work = 0, NOT_COUNTED, False
 
     def deadline(self) -> float:
         return self.deadline_at
 
     def connected(self) -> None:
         self._moments["connect"] = self._outlet.now_ms()
+        self._at_work = True
 
     def counted(self, counted: Counted) -> None:
         self._counted = counted
@@ -260,13 +276,13 @@ class CallSink(Telling):
                 fault.status,
                 fault.retry_after_ms,
                 round(wait_s * 1000),
-                self._spent(),
+                self._spent(fault),
                 Timing(**self._moments),
             ),
             urgent=True,
         )
         # Who ends the call while it waits tells nothing of this attempt again.
-        self.characters, self.said, self._counted = 0, False, NOT_COUNTED
+        self.characters, self.said, self._counted, self._at_work = 0, False, NOT_COUNTED, False
 
     def finish(self, answer: Answer) -> None:
         self._outlet.put(
@@ -295,17 +311,20 @@ class CallSink(Telling):
                 fault.retryable,
                 fault.status,
                 fault.retry_after_ms,
-                self._spent(),
+                self._spent(fault),
                 Timing(**self._moments),
             ),
             urgent=True,
         )
 
-    def _spent(self) -> Usage | None:
+    def _spent(self, fault: CallFault) -> Usage | None:
         """A replay costs nothing, nor does an attempt that said nothing, unless the provider
-        counted: reasoning that used up all its tokens gives no text, and is paid for."""
+        counted, or had the prompt when the attempt was given up: reasoning that used up all its
+        tokens gives no text, and is paid for."""
         tokens = self._counted.input_tokens or self._counted.output_tokens
-        return self.usage(self._counted) if self._attempt and (self.characters or tokens) else None
+        given_up = self._at_work and fault.status is None and fault.kind in GIVEN_UP
+        spent = self.characters or tokens or given_up
+        return self.usage(self._counted) if self._attempt and spent else None
 
 
 def _no_moments() -> dict[str, int | None]:

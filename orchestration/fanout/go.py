@@ -138,6 +138,8 @@ class _CallReader:
         _hold(is_replay is (event.reason == "cache"), "a replay that is none")
         _hold((event.attempt == 1) is (event.reason == "first"), "a first attempt that is none")
         _hold(event.attempt > self._made or (is_replay and not self._made), "attempts out of order")
+        if 0 in self._open and not is_replay:  # taken over; the one it replayed may race this one
+            self._open.update(range(1, event.attempt))
         self._made = event.attempt
         self._open.discard(0)
         self._open.add(event.attempt)

@@ -131,7 +131,7 @@ func failureOf(err error) *fanout.Failure {
 // giveBack returns the permit, with what came of the attempt: the limits know what that tells them.
 func (a *attempt) giveBack() {
 	outcome := limit.Outcome{Failure: a.failure, Neutral: a.failure == errLeaving}
-	if a.usage != nil {
+	if a.counted() {
 		outcome.Tokens = a.usage.InputTokens + a.usage.OutputTokens
 	}
 	a.permit.Done(outcome)
@@ -166,11 +166,12 @@ func (a *attempt) decisive() *fanout.Failure {
 }
 
 // count returns what the provider counted, and an estimate of a token per four characters where it
-// did not; nil when the attempt failed, gave no text and nothing was counted. Reasoning that used up
-// all its tokens gives no text, and is paid for.
+// did not; nil when the attempt failed before it can have cost anything. Reasoning that used up all
+// its tokens gives no text, and is paid for; so is a prompt that was read when the attempt was given
+// up.
 func (a *attempt) count() *fanout.Usage {
 	answer := &a.answer
-	if a.failure != nil && a.characters == 0 && answer.InputTokens == nil && answer.OutputTokens == nil {
+	if a.failure != nil && !a.counted() && !a.givenUp() {
 		return nil
 	}
 	usage := fanout.Usage{CachedTokens: answer.CachedTokens, ReasoningTokens: answer.ReasoningTokens}
@@ -185,6 +186,25 @@ func (a *attempt) count() *fanout.Usage {
 		usage.OutputTokens, usage.Estimated = estimate(a.characters), true
 	}
 	return &usage
+}
+
+// counted says whether there is more to count than a prompt.
+func (a *attempt) counted() bool {
+	return a.failure == nil || a.characters > 0 || a.answer.InputTokens != nil || a.answer.OutputTokens != nil
+}
+
+// givenUp says whether the attempt was ended here while the provider was at work on it.
+func (a *attempt) givenUp() bool {
+	if a.timing.Connect == fanout.Never || a.failure == nil || a.failure.Status != 0 {
+		return false
+	}
+	switch a.failure.Kind {
+	case fanout.StopUser, fanout.StopSuperseded, fanout.Deadline, fanout.SlowReader,
+		fanout.TimeoutFirstToken, fanout.TimeoutStall, fanout.TimeoutTotal:
+		return true
+	default:
+		return a.failure == errLeaving
+	}
 }
 
 // Connected implements fanout.Sink.

@@ -64,7 +64,8 @@ type reader struct {
 
 	began      bool
 	said       bool
-	newest     int // attempt of the flight, whoever's it is
+	open       int // attempts of the flight that are under way, whoever's they are
+	newest     int // the number of the last that began
 	attempt    int // the newest that is this call's; 0: none is
 	timing     fanout.Timing
 	characters int
@@ -97,6 +98,9 @@ func (r *reader) read(event *fanout.Event) error {
 	case fanout.Chunk:
 		return r.say(event)
 	case fanout.AttemptFailed:
+		if r.open--; r.open == 0 {
+			r.characters = 0
+		}
 		if r.leads {
 			r.call.tell(event)
 		}
@@ -115,7 +119,10 @@ func (r *reader) read(event *fanout.Event) error {
 }
 
 func (r *reader) start(event *fanout.Event) {
-	r.record.Target, r.newest = event.Target, event.Attempt
+	if r.record.Target = event.Target; event.Attempt > 0 {
+		r.open++
+		r.newest = event.Attempt
+	}
 	r.timing = event.Timing
 	if r.said {
 		r.call.startOver()
@@ -159,9 +166,9 @@ func (r *reader) cut(err error, follower *cache.Follower) fanout.Event {
 		Type: fanout.Failed, At: r.call.owner.since(), Attempt: r.attempt, Failure: asFailure(err), Timing: r.timing,
 	}
 	unpaid, open := follower.HandOver()
-	if open && r.characters > 0 && r.newest > 0 {
+	if open && r.open > 0 {
 		unpaid = append(unpaid, fanout.Usage{
-			InputTokens: estimate(r.call.spec.Characters()), OutputTokens: estimate(r.characters), Estimated: true,
+			InputTokens: int64(r.open) * estimate(r.call.spec.Characters()), OutputTokens: estimate(r.characters), Estimated: true,
 		})
 	}
 	for _, usage := range unpaid {

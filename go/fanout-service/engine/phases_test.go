@@ -22,6 +22,7 @@ type phase struct {
 	parts   parts
 	streams int64 // open upstream while the phase lasts
 	text    bool  // was given out before
+	sent    bool  // the provider has the prompt, and costs may have come of it
 	slow    bool  // the reader takes the first text and then nothing until the end
 	sleeps  bool  // a wait that would pass the deadline is never begun: see TestAWaitBeyondTheDeadlineIsNotBegun
 }
@@ -68,7 +69,7 @@ var phases = []phase{
 		r.Calls[1].ID = "c1"
 	}, parts: parts{limits: limit.Config{Default: limit.Rule{MaxConcurrent: 1, Queue: 9}}}},
 	{name: "connecting", p: hanging(false, ""), streams: 1},
-	{name: "before headers", p: hanging(true, ""), streams: 1},
+	{name: "before headers", p: hanging(true, ""), streams: 1, sent: true},
 	{name: "mid-stream", p: hanging(true, "text"), streams: 1, text: true},
 	{name: "waiting for the reader", p: func(streams *atomic.Int64) script {
 		return counted(streams, func(_ context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
@@ -80,14 +81,14 @@ var phases = []phase{
 		})
 	}, streams: 1, text: true, parts: parts{config: engine.Config{MaxPending: 100}}, slow: true},
 	{name: "back-off", sleeps: true, p: failing(fanout.Overloaded, 30*time.Minute), change: func(r *fanout.Request) { r.Calls[0].Retry.Attempts = 2 }},
-	{name: "hedging", p: hanging(true, ""), q: hanging(false, ""), streams: 2, change: func(r *fanout.Request) {
+	{name: "hedging", p: hanging(true, ""), q: hanging(true, ""), streams: 2, sent: true, change: func(r *fanout.Request) {
 		r.Calls[0].Hedge = &fanout.Hedge{After: 500 * time.Millisecond, Target: fanout.Target{Provider: "q", Model: "m"}}
 	}},
-	{name: "falling back", p: failing(fanout.Auth, 0), q: hanging(true, ""), streams: 1, change: func(r *fanout.Request) {
+	{name: "falling back", p: failing(fanout.Auth, 0), q: hanging(true, ""), streams: 1, sent: true, change: func(r *fanout.Request) {
 		r.Calls[0].Fallbacks = []fanout.Target{{Provider: "q", Model: "m"}}
 	}},
 	{name: "sharing", p: hanging(true, "text"), streams: 1, text: true, change: cached, parts: parts{cached: true}},
-	{name: "sharing, before text", p: hanging(true, ""), streams: 1, change: cached, parts: parts{cached: true}},
+	{name: "sharing, before text", p: hanging(true, ""), streams: 1, sent: true, change: cached, parts: parts{cached: true}},
 	{name: "sharing, in back-off", sleeps: true, p: failing(fanout.Overloaded, 30*time.Minute), parts: parts{cached: true}, change: func(r *fanout.Request) {
 		cached(r)
 		r.Calls[0].Retry.Attempts = 2
@@ -184,7 +185,7 @@ func TestACallEndsAtOnceInEveryPhase(t *testing.T) {
 					if last.At < 2*time.Second || last.At > 2100*time.Millisecond {
 						t.Errorf("ended after %v", last.At)
 					}
-					if (last.Usage != nil) != p.text {
+					if (last.Usage != nil) != (p.text || p.sent) {
 						t.Errorf("usage %+v", last.Usage)
 					}
 					if (w.fanouts[0].Outcome == engine.OutcomeSlowReader) != (way.want == fanout.SlowReader) {
