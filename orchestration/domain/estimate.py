@@ -10,10 +10,15 @@ is sent. A hidden prompt beyond that, or a provider that counts otherwise, is an
 
 **The synthesis has a pool.** How many drafts there will be nobody knows, but each is checked
 against what is left of the pool before it is sent (`synthesis_call_bound`), so its size is no
-question of safety. It is what the policy's fuse lets a run spend (`domain.budget`):
-``max_cost_ratio`` times one synthesis of answers as long as they may be. One of these is for the
-final and counted in bytes, as its check will be; the others by `CHARS_PER_TOKEN`, as the fuse
-counts them. Taking ``max_calls`` bounds instead would hold ten times what runs have ever used.
+question of safety. It must be large enough that the final passes its check after the steps before
+it: a refused final leaves the run degraded. So it is the bound of the final, in bytes as its check
+counts, and beside it what the steps use as a rule counts (`CHARS_PER_TOKEN`), all answers being as
+long as they may be. A run has at most ``max_calls`` − 1 steps, and they read half of what the final
+reads, on average, because the conversation grows. The fuse's ``max_cost_ratio`` is no help: it
+takes cached tokens for a tenth, a quota takes them whole. On the stored answers of
+results/policy/report.md, cut to answers that all reach their limit, 1 final in 30 would be refused;
+with answers that do not, none comes near. `max_calls` bounds of the final would hold ten times
+what runs ever use.
 """
 
 from collections import Counter
@@ -26,7 +31,7 @@ from unicodedata import normalize
 from orchestration.domain.budget import INSTRUCTION_CHARS
 from orchestration.domain.cost import Price
 from orchestration.domain.policies import CHARS_PER_TOKEN, Policy
-from orchestration.domain.prompts import MAX_SOURCE_CHARS
+from orchestration.domain.prompts import MAX_SOURCE_CHARS, PATCH_TOKENS
 
 REQUEST_OVERHEAD_TOKENS: Final = 128
 """Marks of roles and turns, and the system message that some templates add to a request that has
@@ -35,8 +40,8 @@ too: each further turn brings sentences in plain English, of four bytes a token.
 SHORT_ANSWER_TOKENS: Final = 60
 USUAL_ANSWER_TOKENS: Final = 600
 """Of a model that a workspace has not asked before."""
-USUAL_SYNTHESIS_RATIO: Final = 1.5
-"""Synthesizer's tokens of a run as a multiple of one synthesis that waited for all answers: what
+USUAL_STEPS: Final = 0.5
+"""What is written besides the final costs as a rule half as much again: what
 results/policy/report.md has for a provider without a prompt cache, rounded up."""
 MERGED_CHARS_RATIO: Final = 1.2
 """Length of a synthesis as a multiple of the longest answer; as `domain.budget` takes it."""
@@ -208,38 +213,25 @@ def _call(ask: Ask) -> Part:
 
 
 def _synthesis(plan: Plan) -> Part:
-    writer = plan.synthesizer
-    short = _one_synthesis(plan, [_short_tokens(ask) for ask in plan.calls])
-    usual = _one_synthesis(plan, [_usual_tokens(ask) for ask in plan.calls])
-    longest = _one_synthesis(plan, [ask.max_tokens for ask in plan.calls])
-    # The final may be as long, and is counted in bytes, as its check will count it.
-    more = _final_prompt_bound(plan) - longest.read, writer.max_tokens - longest.written
+    writer, most_steps = plan.synthesizer, _most_steps(plan.policy)
+    short = _whole(plan, [_short_tokens(ask) for ask in plan.calls])
+    usual = _whole(plan, [_usual_tokens(ask) for ask in plan.calls])
+    longest = _whole(plan, [ask.max_tokens for ask in plan.calls])
+    # A synthesis that is written once has no steps unless it fails.
+    usual_steps = 0 if _writes_once(plan.policy) else min(USUAL_STEPS, most_steps)
     return _part(
         writer,
         low=short.amount(writer.priced_at),
-        expected=usual.times(_usual_rounds(plan.policy)).amount(writer.priced_at),
-        worst=longest.times(_rounds(plan.policy)).plus(*more).amount(writer.priced_at),
+        expected=(usual + _step(plan, usual) * usual_steps).amount(writer.priced_at),
+        worst=(_final_bound(plan) + _step(plan, longest) * most_steps).amount(writer.priced_at),
     )
 
 
-def _final_prompt_bound(plan: Plan) -> int:
-    quoted = CHARS_PER_TOKEN * sum(_quoted(ask.max_tokens) for ask in plan.calls)
-    read = INSTRUCTION_CHARS + plan.synthesizer.prompt_bound + quoted
-    if plan.synthesis_chars is not None:
-        read = min(read, _MOST_BYTES_A_CHAR * plan.synthesis_chars)
-    return read + REQUEST_OVERHEAD_TOKENS
-
-
-def _rounds(policy: Policy) -> float:
-    """How many syntheses of all answers the drafts of a run may cost, at least one."""
-    most: float = min(policy.max_cost_ratio, policy.max_calls)
+def _most_steps(policy: Policy) -> float:
+    """What is written besides the final, in steps that read all there is to read."""
     if _writes_once(policy):
-        most = min(most, 1 + policy.retries)
-    return max(1, most)
-
-
-def _usual_rounds(policy: Policy) -> float:
-    return 1 if _writes_once(policy) else min(USUAL_SYNTHESIS_RATIO, _rounds(policy))
+        return policy.retries
+    return (policy.max_calls - 1) / 2
 
 
 def _writes_once(policy: Policy) -> bool:
@@ -247,13 +239,28 @@ def _writes_once(policy: Policy) -> bool:
     return (policy.draft_from, policy.revise, policy.late) == ("quorum", "none", "ignore")
 
 
-def _one_synthesis(plan: Plan, answers: list[int]) -> "_Tokens":
+def _final_bound(plan: Plan) -> "_Tokens":
+    quoted = CHARS_PER_TOKEN * sum(_quoted(ask.max_tokens) for ask in plan.calls)
+    read = INSTRUCTION_CHARS + plan.synthesizer.prompt_bound + quoted
+    if plan.synthesis_chars is not None:
+        read = min(read, _MOST_BYTES_A_CHAR * plan.synthesis_chars)
+    return _Tokens(read + REQUEST_OVERHEAD_TOKENS, plan.synthesizer.max_tokens)
+
+
+def _whole(plan: Plan, answers: list[int]) -> "_Tokens":
     """As a rule, one synthesis of answers of so many tokens."""
     read = _usual(INSTRUCTION_CHARS + plan.synthesizer.prompt_bound) + sum(map(_quoted, answers))
     if plan.synthesis_chars is not None:
         read = min(read, _usual(plan.synthesis_chars))
     written = ceil(max(answers) * MERGED_CHARS_RATIO)
     return _Tokens(read, min(written, plan.synthesizer.max_tokens))
+
+
+def _step(plan: Plan, whole: "_Tokens") -> "_Tokens":
+    """A draft that reads as much, and writes no more than a step or an edit is allowed to."""
+    if _writes_once(plan.policy):
+        return whole
+    return _Tokens(whole.read, min(whole.written, PATCH_TOKENS))
 
 
 def _quoted(answer_tokens: int) -> int:
@@ -287,11 +294,11 @@ class _Tokens:
     read: int
     written: int
 
-    def times(self, factor: float) -> "_Tokens":
-        return _Tokens(ceil(self.read * factor), ceil(self.written * factor))
+    def __add__(self, other: "_Tokens") -> "_Tokens":
+        return _Tokens(self.read + other.read, self.written + other.written)
 
-    def plus(self, read: int, written: int) -> "_Tokens":
-        return _Tokens(self.read + read, self.written + written)
+    def __mul__(self, factor: float) -> "_Tokens":
+        return _Tokens(ceil(self.read * factor), ceil(self.written * factor))
 
     def amount(self, priced: PricedAt | None) -> Amount:
         tokens = self.read + self.written

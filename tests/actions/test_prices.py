@@ -258,6 +258,6 @@ async def test_a_replay_holds_nothing_and_all_of_it_is_played(alice: Person) -> 
 def test_a_plan_is_estimated_with_its_own_synthesizer(alice: Person, settings: Any) -> None:
     settings.SYNTHESIZER = GPT
     plan = plan_run(alice.actor, RunRequest(prompt="Why?", models=("local/brisk", "local/plain")))
-    estimate = estimate_plan(alice.workspace, plan)
+    estimate = estimate_plan(alice.actor, plan)
     assert estimate.synthesis is not None
     assert (estimate.synthesis.model, estimate.synthesis.worst.cost_micro_usd != 0) == (GPT, True)
