@@ -105,6 +105,7 @@ class _CallReader:
 
     def __init__(self) -> None:
         self._made = 0  # the highest number of an attempt so far
+        self._begun: set[int] = set()
         self._open: set[int] = set()  # attempts, or the replay 0, that have started and not failed
 
     def follow(self, event: Event) -> None:
@@ -115,34 +116,32 @@ class _CallReader:
             case Thought() | Chunk():
                 _hold(bool(self._open), "text without an attempt")
             case AttemptFailed():
-                self._take_over(event.attempt)
-                _hold(event.attempt in self._open, "a failure of an attempt that is not open")
+                _hold(self._is_open(event.attempt), "a failure of an attempt that is not open")
                 self._open.discard(event.attempt)
+                self._begun.add(event.attempt)
             case Finished():
-                self._take_over(event.attempt)
-                _hold(event.attempt in self._open, "an answer of an attempt that is not open")
+                _hold(self._is_open(event.attempt), "an answer of an attempt that is not open")
                 is_old = event.cached_age_ms is not None
                 _hold(is_old is (event.attempt == 0), "an age of what is no replay, or none of one")
             case Queued() | Failed():  # may come at any time
                 pass
 
-    def _take_over(self, attempt: int) -> None:
-        """A replay of an answer on its way goes on as an attempt, which has no start here, when the
-        call that made it has ended."""
-        if 0 in self._open and attempt > self._made:
-            self._made = attempt
-            self._open = {attempt}
+    def _is_open(self, attempt: int) -> bool:
+        """A replay of an answer on its way may go on as an attempt, which has no start here, when
+        the call that made it has ended."""
+        taken_over = 0 in self._begun and attempt > 0 and attempt not in self._begun
+        return attempt in self._open or taken_over
 
     def _start(self, event: Started) -> None:
         is_replay = event.attempt == 0
         _hold(is_replay is (event.reason == "cache"), "a replay that is none")
         _hold((event.attempt == 1) is (event.reason == "first"), "a first attempt that is none")
         _hold(event.attempt > self._made or (is_replay and not self._made), "attempts out of order")
-        if 0 in self._open and not is_replay:  # taken over; the one it replayed may race this one
-            self._open.update(range(1, event.attempt))
         self._made = event.attempt
-        self._open.discard(0)
+        if event.reason != "hedge":  # that runs beside the attempt which was replayed
+            self._open.discard(0)
         self._open.add(event.attempt)
+        self._begun.add(event.attempt)
 
 
 class StreamReader:

@@ -246,16 +246,9 @@ func (tr *trace) last(t *testing.T, call string) fanout.Event {
 
 // grammar returns what is wrong with the events of one call, or "".
 func grammar(events []fanout.Event) string {
-	open, made, ended, at, asked, perhaps := map[int]bool{}, 0, 0, time.Duration(0), 0, 0
-	// A replay that goes on may become an attempt that was another call's: it has no start here.
-	is := func(attempt int) bool {
-		if open[0] && attempt > made {
-			made = attempt
-			delete(open, 0)
-			open[attempt] = true
-		}
-		return open[attempt]
-	}
+	open, begun, made, ended, at, asked := map[int]bool{}, map[int]bool{}, 0, 0, time.Duration(0), 0
+	// A replay may go on as an attempt that was another call's: that has no start here.
+	is := func(attempt int) bool { return open[attempt] || begun[0] && attempt > 0 && !begun[attempt] }
 	for _, e := range events {
 		if ended > 0 {
 			return "an event behind the last"
@@ -274,35 +267,37 @@ func grammar(events []fanout.Event) string {
 			if replay != (e.Reason == fanout.Replay) || (e.Attempt == 1) != (e.Reason == fanout.First) {
 				return "a reason that does not fit"
 			}
-			tookOver := open[0] && e.Attempt > 1
-			if !replay && e.Attempt != made+1 && !tookOver || replay && made > 0 {
+			if !replay && (e.Attempt <= made || e.Attempt > made+1 && !begun[0]) || replay && made > 0 {
 				return "attempts out of order"
 			}
-			if open[0] && !replay { // the one it replayed may race this one
-				perhaps = e.Attempt - 1
+			if e.Reason != fanout.Hedged { // that runs beside the attempt which was replayed
+				delete(open, 0)
 			}
-			delete(open, 0)
 			if e.Target == (fanout.Target{}) {
 				return "an attempt at nothing"
 			}
 			made, asked = e.Attempt, 0
-			open[e.Attempt] = true
+			open[e.Attempt], begun[e.Attempt] = true, true
 		case fanout.Chunk, fanout.Thought:
 			if len(open) == 0 || len(e.Text) == 0 {
 				return "text without an attempt, or empty"
 			}
 		case fanout.AttemptFailed:
-			if !is(e.Attempt) && e.Attempt > perhaps || e.Failure == nil {
+			if !is(e.Attempt) || e.Failure == nil {
 				return "a failure of an attempt that is not open"
 			}
 			delete(open, e.Attempt)
+			begun[e.Attempt] = true
 		case fanout.Finished:
-			if !is(e.Attempt) && e.Attempt > perhaps || len(open) > 1 || e.Usage == nil || e.FinishReason == "" || (e.Attempt == 0) != (e.CachedAge != fanout.Never) {
+			if e.Attempt > 0 {
+				delete(open, 0)
+			}
+			if !is(e.Attempt) || len(open) > 1 || e.Usage == nil || e.FinishReason == "" || (e.Attempt == 0) != (e.CachedAge != fanout.Never) {
 				return "an end of what is not open"
 			}
 			ended++
 		case fanout.Failed:
-			if is(e.Attempt); e.Failure == nil || e.Attempt > made {
+			if e.Failure == nil || e.Attempt > made && !is(e.Attempt) && !begun[0] {
 				return "a failure of nothing"
 			}
 			ended++
