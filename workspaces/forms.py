@@ -50,6 +50,9 @@ class InviteForm(RoleForm):
 class RegisterForm(BaseUserCreationForm):  # type: ignore[type-arg]
     """A new user's name and password. Checks them; an action makes the user."""
 
+    class Meta(BaseUserCreationForm.Meta):
+        labels = {"username": _("Name")}
+
 
 class IssueForm(forms.Form):
     """``expires_in`` is a timedelta or None."""

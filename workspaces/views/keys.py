@@ -58,7 +58,7 @@ def _shown(key: ApiKey, now: datetime) -> dict[str, Any]:
         "state": state,
         "state_word": STATES[state],
         "ended": state in _ENDED,
-        "scopes": [SCOPES[ApiKey.Scope(scope)] for scope in key.scopes if scope in SCOPES],
+        "rights": _rights(key),
         "created_by": key.created_by,
         "created_at": key.created_at,
         "last_used_at": key.last_used_at,
@@ -66,6 +66,13 @@ def _shown(key: ApiKey, now: datetime) -> dict[str, Any]:
         "revoked_at": key.revoked_at,
         "successor": key.replaced_by,
     }
+
+
+def _rights(key: ApiKey) -> list[Any]:
+    """What the key may, in words."""
+    if set(key.scopes) >= set(SCOPES):
+        return [_("everything")]
+    return [word for scope, word in SCOPES.items() if scope in key.scopes]
 
 
 @login_required
