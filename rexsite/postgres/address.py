@@ -57,7 +57,8 @@ def database(url: str, *, timeout_s: int, connections: int) -> dict[str, Any]:
         "OPTIONS": {
             **{name: given[name] for name in _TLS if name in given},
             "application_name": "rex",
-            "connect_timeout": timeout_s,
+            # Sooner than who waits for a connection gives up, so that the reason is known by then.
+            "connect_timeout": max(1, timeout_s - 1),
             "options": " ".join(f"-c {name}={value}s" for name, value in limits.items()),
             "pool": {
                 "min_size": 0,

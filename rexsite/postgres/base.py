@@ -50,7 +50,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             connection = super().get_new_connection(conn_params)
         except PoolTimeout as error:
-            silence.noticed()
+            if silence.reason:
+                # Else the connections there are were all in use, and the next may be free soon.
+                silence.noticed()
             raise PoolTimeout(f"{error} {silence.reason}".strip()) from None
         silence.broken()
         return connection

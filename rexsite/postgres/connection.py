@@ -20,8 +20,8 @@ class Frozen(OperationalError):
 
 
 class Silence:
-    """Whether this process last waited for its database in vain, and what the last connection
-    failed for: the pool, which tries again behind the scenes, does not say it."""
+    """Whether this process last waited for its database in vain, and the ``reason`` for which the
+    last connection was not made: the pool, which tries again behind the scenes, keeps it."""
 
     def __init__(self) -> None:
         self._since: float | None = None
@@ -32,7 +32,7 @@ class Silence:
 
     def broken(self) -> None:
         """A connection was got: nobody is refused any more."""
-        self._since, self.reason = None, ""
+        self._since = None
 
     def check(self) -> None:
         """Raises Frozen while the database is left alone."""
@@ -58,10 +58,12 @@ class BoundedConnection(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, *args: Any, **options: Any) -> Self:
         try:
-            return super().connect(*args, **options)
+            connection = super().connect(*args, **options)
         except OperationalError as error:
             silence.reason = f"({str(error).strip().partition(chr(10))[0]})"
             raise
+        silence.reason = ""
+        return connection
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """As psycopg's; a ``timeout`` of the caller's is the caller's to handle."""

@@ -75,6 +75,7 @@ def test_an_address_that_cannot_be_used_is_refused_unseen(url: str, said: str) -
 @pytest.fixture(autouse=True)
 def _nobody_has_waited_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded.silence, "_since", None)
+    monkeypatch.setattr(bounded.silence, "reason", "")
 
 
 @pytest.fixture
@@ -174,3 +175,16 @@ def test_who_cannot_connect_is_told_why(wrapper: Any, wrong: dict[str, str], sai
     with pytest.raises(OperationalError, match=said) as refused:
         value(wrapper, "SELECT 1")
     assert CANARY not in str(refused.value)
+
+
+def test_where_all_connections_are_in_use_the_next_waits_and_nobody_else_is_refused(
+    wrapper: Any,
+) -> None:
+    pool = wrapper.pool
+    pool.open()
+    pool.resize(min_size=0, max_size=1)
+    with pool.connection():
+        for _ in range(2):
+            with pytest.raises(OperationalError, match="couldn't get a connection"):
+                value(wrapper, "SELECT 1")
+    assert value(wrapper, "SELECT 1") == 1
