@@ -25,6 +25,14 @@ from workspaces.standing import uses_of
 
 PAST_DAYS: Final = 7
 MONEY: Final = frozenset({Dimension.COST_PER_DAY, Dimension.COST_PER_MONTH})
+_ORDER: Final = (
+    Dimension.COST_PER_DAY,
+    Dimension.COST_PER_MONTH,
+    Dimension.TOKENS_PER_DAY,
+    Dimension.CONCURRENT_RUNS,
+    Dimension.REQUESTS_PER_MINUTE,
+    Dimension.FANOUT_WIDTH,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,8 @@ def quota_bars(workspace: Workspace, now: datetime) -> list[QuotaBar]:
     ]
 
 
-def _order(use: Use) -> tuple[str, list[bool]]:
-    return use.limit.scope, [use.limit.dimension is not each for each in reversed(Dimension)]
+def _order(use: Use) -> tuple[str, int]:
+    return use.limit.scope, _ORDER.index(use.limit.dimension)
 
 
 def _foretold(use: Use) -> bool:

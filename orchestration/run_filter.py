@@ -193,45 +193,48 @@ def runs_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Run]:
     rows = Run.objects.in_workspace(workspace).filter(_of_runs(workspace, wanted))
     if not wanted.asks_for_parts:
         return rows
-    found = _has_part(workspace, wanted)
+    found = _has_part(wanted)
     if wanted.reason:
         ended = Q(reason=wanted.reason)
         rest = wanted.but(reason="")
-        found |= ended & _has_part(workspace, rest) if rest.asks_for_parts else ended
+        found |= ended & _has_part(rest) if rest.asks_for_parts else ended
     return rows.filter(found)
 
 
 def calls_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Call]:
     """The calls to models that are wanted."""
-    rows = Call.objects.filter(_of_runs(workspace, wanted, "run__"), run__workspace=workspace)
+    return wanted_calls(wanted).filter(
+        _of_runs(workspace, wanted, "run__"), run__workspace=workspace
+    )
+
+
+def drafts_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Synthesis]:
+    """The calls to synthesizers that are wanted."""
+    return wanted_drafts(wanted).filter(
+        _of_runs(workspace, wanted, "run__"), run__workspace=workspace
+    )
+
+
+def wanted_calls(wanted: RunFilter) -> QuerySet[Call]:
+    """By what is asked of parts alone: to be narrowed to runs that are known to be wanted. Asked of
+    the runs once more, a database may start from all of them."""
+    rows = Call.objects.filter(_of_parts(wanted))
     if wanted.part == SYNTHESIS:
         return rows.none()
     if wanted.state:
         rows = rows.filter(state=wanted.state)
-    if wanted.cached:
-        rows = rows.filter(state=CallState.CACHED)
-    return rows.filter(_of_parts(wanted))
+    return rows.filter(state=CallState.CACHED) if wanted.cached else rows
 
 
-def drafts_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Synthesis]:
-    """The calls to synthesizers that are wanted; they are never cached and have no call's state."""
-    rows = Synthesis.objects.filter(_of_runs(workspace, wanted, "run__"), run__workspace=workspace)
-    if wanted.part == ANSWERS or wanted.state or wanted.cached:
-        return rows.none()
-    return rows.filter(_of_parts(wanted))
+def wanted_drafts(wanted: RunFilter) -> QuerySet[Synthesis]:
+    """The same of drafts, which are never cached and have no state of a call."""
+    rows = Synthesis.objects.filter(_of_parts(wanted))
+    return rows.none() if wanted.part == ANSWERS or wanted.state or wanted.cached else rows
 
 
-def _has_part(workspace: Workspace, wanted: RunFilter) -> Q:
-    # Only what is asked of parts: the runs are narrowed down already.
-    of_parts = RunFilter(
-        model=wanted.model,
-        part=wanted.part,
-        state=wanted.state,
-        cached=wanted.cached,
-        reason=wanted.reason,
-    )
-    calls = calls_of(workspace, of_parts).filter(run=OuterRef("pk"))
-    drafts = drafts_of(workspace, of_parts).filter(run=OuterRef("pk"))
+def _has_part(wanted: RunFilter) -> Q:
+    calls = wanted_calls(wanted).filter(run=OuterRef("pk"))
+    drafts = wanted_drafts(wanted).filter(run=OuterRef("pk"))
     return Q(Exists(calls)) | Q(Exists(drafts))
 
 

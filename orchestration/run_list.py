@@ -10,8 +10,15 @@ from django.urls import reverse
 
 from orchestration.domain.run import CALL_ANSWERED
 from orchestration.models import Call, Run
-from orchestration.run_filter import RunFilter, calls_of, drafts_of, runs_of
-from orchestration.usage_sums import Sums, read_sums, sums_of_calls, sums_of_drafts
+from orchestration.run_filter import RunFilter, runs_of, wanted_calls, wanted_drafts
+from orchestration.usage_sums import (
+    Sums,
+    from_cache,
+    read_sums,
+    sums_of_cached,
+    sums_of_calls,
+    sums_of_drafts,
+)
 from workspaces.models import Workspace
 
 PAGE_SIZE: Final = 30
@@ -52,7 +59,7 @@ def list_runs(
     cursor: str = "",
     limit: int = PAGE_SIZE,
 ) -> tuple[list[RunRow], str | None]:
-    """Newest first, and the cursor of the next page or None; raises BadCursor. Four queries."""
+    """Newest first, and the cursor of the next page or None; raises BadCursor. Five queries."""
     rows = runs_of(workspace, wanted)
     if cursor:
         created_at, pk = _read_cursor(cursor)
@@ -62,10 +69,10 @@ def list_runs(
     if len(page) > limit:
         page.pop()
         following = f"{page[-1].created_at.isoformat()}~{page[-1].pk}"
-    return _rows(workspace, wanted, page), following
+    return _rows(wanted, page), following
 
 
-def _rows(workspace: Workspace, wanted: RunFilter, page: list[Run]) -> list[RunRow]:
+def _rows(wanted: RunFilter, page: list[Run]) -> list[RunRow]:
     # Sums are asked for by the ids of one page: joined to the list, every run would be summed up
     # before the first thirty are shown.
     ids = [run.pk for run in page]
@@ -76,11 +83,16 @@ def _rows(workspace: Workspace, wanted: RunFilter, page: list[Run]) -> list[RunR
         .values("run_id")
         .annotate(asked=Count("pk"), answered=Count("pk", filter=Q(state__in=CALL_ANSWERED)))
     }
-    of_calls = calls_of(workspace, wanted).filter(run__in=ids).order_by().values("run_id")
-    of_drafts = drafts_of(workspace, wanted).filter(run__in=ids).order_by().values("run_id")
+    calls = wanted_calls(wanted).filter(run__in=ids)
+    drafts = wanted_drafts(wanted).filter(run__in=ids)
     used: dict[UUID, Sums] = {}
-    for row in (*of_calls.annotate(**sums_of_calls()), *of_drafts.annotate(**sums_of_drafts())):
-        used[row["run_id"]] = used.get(row["run_id"], NOTHING) + read_sums(row)
+    for rows, sums in (
+        (calls, sums_of_calls()),
+        (from_cache(calls), sums_of_cached()),
+        (drafts, sums_of_drafts()),
+    ):
+        for row in rows.order_by().values("run_id").annotate(**sums):
+            used[row["run_id"]] = used.get(row["run_id"], NOTHING) + read_sums(row)
     return [
         RunRow(
             id=run.pk,

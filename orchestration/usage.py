@@ -12,6 +12,7 @@ from datetime import date
 from typing import Any, Final, TypeVar
 
 from django.db.models import Case, Count, F, IntegerField, Q, QuerySet, Value, When, Window
+from django.db.models.expressions import Combinable
 from django.db.models.functions import RowNumber
 
 from orchestration.domain.errors import sentence_for
@@ -23,7 +24,9 @@ from orchestration.usage_sums import (
     REPLAYS,
     Sums,
     asked_model,
+    from_cache,
     read_sums,
+    sums_of_cached,
     sums_of_calls,
     sums_of_drafts,
 )
@@ -36,7 +39,8 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one member's runs of one pipeline used of one model on one day."""
+    """A part of what one member's runs of one pipeline used of one model on one day; several add
+    up to all of it."""
 
     day: date
     pipeline: str
@@ -124,10 +128,11 @@ def usage_of(workspace: Workspace, span: Span, wanted: RunFilter) -> Usage:
 
 
 def cells_of(workspace: Workspace, span: Span, wanted: RunFilter) -> Iterator[Cell]:
-    """Two queries: of the calls, and of the drafts."""
+    """Three queries: of the calls, of what the cache saved, of the drafts."""
     wanted = wanted.but(since=span.first, until=span.last)
     calls, drafts = calls_of(workspace, wanted), drafts_of(workspace, wanted)
     yield from _cells(calls, sums_of_calls(), ANSWERS, workspace, span)
+    yield from _cells(from_cache(calls), sums_of_cached(), ANSWERS, workspace, span)
     yield from _cells(drafts, sums_of_drafts(), SYNTHESIS, workspace, span)
 
 
@@ -156,14 +161,20 @@ def _cells(
         )
 
 
-def _day_within(span: Span, zone: str, field: str) -> Case | Value:
-    """Which day of ``span`` a moment lies in, counted from 0. Compared with each day's beginning,
+def _day_within(span: Span, zone: str, field: str) -> Combinable:
+    """Which day of ``span`` a moment lies in, counted from 0. Compared with the days' beginnings,
     the very moments a link to that day asks for, in a zone that the database need not know."""
-    begins = [
-        When(**{f"{field}__gte": begin_of(day, zone)}, then=Value(index))
-        for index, day in reversed(list(enumerate(span.days)))
-    ]
-    return Case(*begins, default=Value(0), output_field=IntegerField())
+    begins = [begin_of(day, zone) for day in span.days]
+
+    def between(low: int, high: int) -> Combinable:
+        # By halves: nine comparisons find a day of a year, one by one they would be hundreds.
+        if high - low == 1:
+            return Value(low)
+        middle = (low + high) // 2
+        later = When(**{f"{field}__gte": begins[middle]}, then=between(middle, high))
+        return Case(later, default=between(low, middle), output_field=IntegerField())
+
+    return between(0, len(begins))
 
 
 def _runs_by(workspace: Workspace, span: Span, wanted: RunFilter) -> Mapping[str, Counter[Any]]:

@@ -14,7 +14,7 @@ from orchestration.bridge import in_database
 from orchestration.domain.spans import Span
 from orchestration.run_filter import RunFilter
 from orchestration.run_list import RunRow, list_runs
-from orchestration.usage import Cell, cells_of
+from orchestration.usage import cells_of
 from orchestration.usage_sums import Sums
 from workspaces.models import Workspace
 
@@ -53,12 +53,13 @@ async def usage_csv(workspace: Workspace, span: Span, wanted: RunFilter) -> Asyn
 
 
 def _usage_rows(workspace: Workspace, day: date, wanted: RunFilter) -> list[tuple[Any, ...]]:
-    def order(cell: Cell) -> tuple[str, ...]:
-        return cell.part, cell.model, cell.pipeline, cell.member
-
+    sums: dict[tuple[str, str, str, str], Sums] = {}
+    for cell in cells_of(workspace, Span(day, day), wanted):
+        key = cell.part, cell.model, cell.pipeline, cell.member
+        sums[key] = sums.get(key, Sums()) + cell.sums
     return [
-        (cell.day, cell.model, cell.part, cell.pipeline, cell.member, *_sums(cell.sums))
-        for cell in sorted(cells_of(workspace, Span(day, day), wanted), key=order)
+        (day, model, part, pipeline, member, *_sums(sums[part, model, pipeline, member]))
+        for part, model, pipeline, member in sorted(sums)
     ]
 
 

@@ -114,16 +114,26 @@ _CACHED = Q(state=CallState.CACHED)
 
 
 def sums_of_calls() -> dict[str, Any]:
-    """The aggregates of ``Sums`` over calls."""
-    asked = ~_CACHED & ~_PLAYED
+    """The aggregates of ``Sums`` over calls, but for what the cache saved. All of it is in the
+    index ``call_usage``: the rows themselves are long, with their texts."""
     return {
         "calls": Count("pk"),
         "cached": Count("pk", filter=_CACHED),
-        "saved_tokens": Sum(F("input_tokens") + F("output_tokens"), filter=_CACHED),
-        "saved_micro_usd": Sum(_saved(), filter=_CACHED),
-        "saved_unpriced": Count("pk", filter=_CACHED & Q(price__isnull=True)),
-        **_sums(asked),
+        **_sums(~_CACHED & ~_PLAYED),
     }
+
+
+def sums_of_cached() -> dict[str, Any]:
+    """What the cache saved, over calls that were answered from it (``from_cache``)."""
+    return {
+        "saved_tokens": Sum(F("input_tokens") + F("output_tokens")),
+        "saved_micro_usd": Sum(_saved()),
+        "saved_unpriced": Count("pk", filter=Q(price__isnull=True)),
+    }
+
+
+def from_cache(calls: QuerySet[Call]) -> QuerySet[Call]:
+    return calls.filter(_CACHED)
 
 
 def sums_of_drafts() -> dict[str, Any]:
@@ -147,10 +157,13 @@ def read_sums(row: Mapping[str, Any]) -> Sums:
 
 
 def total_of(calls: QuerySet[Call], drafts: QuerySet[Synthesis]) -> Sums:
-    """Two queries."""
-    return read_sums(calls.aggregate(**sums_of_calls())) + read_sums(
-        drafts.aggregate(**sums_of_drafts())
+    """Three queries."""
+    rows = (
+        calls.aggregate(**sums_of_calls()),
+        from_cache(calls).aggregate(**sums_of_cached()),
+        drafts.aggregate(**sums_of_drafts()),
     )
+    return sum(map(read_sums, rows), Sums())
 
 
 def asked_model() -> Case:

@@ -24,6 +24,7 @@ from orchestration.usage import usage_of
 from orchestration.usage_csv import runs_csv, usage_csv
 from workspaces.access import Actor
 from workspaces.authentication import reader_of
+from workspaces.models import ApiKey, Workspace
 
 # The span is read by itself.
 _PARAMETERS = [name for name in PARAMETERS if name not in ("from", "to")]
@@ -60,9 +61,16 @@ def usage(request: HttpRequest) -> HttpResponse:
         "span_query": RunFilter(since=span.first, until=span.last).params,
         "bars": quota_bars(workspace, now),
         "held": held_in(workspace),
+        "key_names": _key_names(workspace),
         "ever": bool(used.runs) or Run.objects.in_workspace(workspace).exists(),
     }
     return render(request, "orchestration/usage.html", context)
+
+
+def _key_names(workspace: Workspace) -> dict[str, str]:
+    """What keys are called, by the name under which they start runs."""
+    keys = ApiKey.objects.in_workspace(workspace).values_list("public", "name")
+    return {f"key {public}": name for public, name in keys}
 
 
 def _span(params: Mapping[str, str], today: date) -> tuple[Span, list[BadFilter]]:

@@ -86,6 +86,12 @@ def period_address(period: str, wanted: RunFilter) -> str:
 
 
 @register.filter
+def key_name(member: str, names: Mapping[str, str]) -> str:
+    """What the key that started runs is called; "" for a person."""
+    return names.get(member, "")
+
+
+@register.filter
 def model_name(model: str) -> str:
     return "Replays of recorded answers" if model == REPLAYS else model
 
@@ -233,13 +239,19 @@ def forecast_sentence(bar: QuotaBar, zone: str) -> str:
         if forecast.used_up_at:
             day = formats.date_format(forecast.used_up_at.astimezone(ZoneInfo(zone)), "j F")
             return f"At the pace of the last days the month's budget is used up on about {day}."
-        expected = money(_rounded(forecast.expected))
-        return f"At the pace of the last days: about {expected} by the end of the month."
+        expected = _about(bar, forecast.expected)
+        return f"At the pace of the last days: {expected} by the end of the month."
     if forecast.used_up_at:
         return f"At this pace the day's budget is used up at about {_clock(forecast, zone)}."
-    words = money if bar.is_money else count
-    unit = "" if bar.is_money else " tokens"
-    return f"At this pace: about {words(_rounded(forecast.expected))}{unit} by the end of the day."
+    return f"At this pace: {_about(bar, forecast.expected)} by the end of the day."
+
+
+def _about(bar: QuotaBar, value: int) -> str:
+    """To two figures: a forecast knows no more."""
+    rounded = round(value, -max(0, len(str(value)) - 2))
+    if not bar.is_money:
+        return f"about {count(rounded)} tokens"
+    return f"about {money(rounded)}" if rounded >= 1_000_000 else f"about ${rounded / 1e6:.2g}"
 
 
 def _clock(forecast: Forecast, zone: str) -> str:
@@ -248,9 +260,3 @@ def _clock(forecast: Forecast, zone: str) -> str:
     at = forecast.used_up_at.astimezone(ZoneInfo(zone))
     minutes = min(round((at.hour * 60 + at.minute) / 10) * 10, 24 * 60 - 10)
     return f"{minutes // 60:02d}:{minutes % 60:02d}"
-
-
-def _rounded(value: int) -> int:
-    """To two figures: a forecast knows no more."""
-    places = max(0, len(str(value)) - 2)
-    return round(value, -places)
