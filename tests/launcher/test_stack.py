@@ -44,6 +44,11 @@ def test_the_web_is_last_for_it_uses_the_others_and_the_model_server_holds_no_ke
     ]
 
 
+def test_the_web_believes_no_address_that_a_program_on_the_machine_claims(layout: Layout) -> None:
+    web = services(layout, {}, _PORTS, Address(), "m")[-1]
+    assert "--no-proxy-headers" in web.command
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
