@@ -107,7 +107,8 @@ CACHE_BYTES = env.integer(
 REDIS_URL = env.text(
     "REX_REDIS_URL",
     "",
-    "Redis that shares cached answers: redis://:password@host:6379/0, rediss:// for TLS.",
+    "Redis that shares cached answers and remembers refusals: "
+    "redis://:password@host:6379/0, rediss:// for TLS.",
 )
 MODELS = env.names(
     "REX_MODELS",
