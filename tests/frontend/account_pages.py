@@ -62,7 +62,7 @@ def account_pages(rendered: Render) -> dict[str, str]:
     places = [home, {"id": workspace.pk, "name": "Elsewhere", "chosen": False}]
     role = Membership.Role.OWNER
     memberships = [
-        {"workspace": each, "role": ROLES[role], "rights": RIGHTS[role], "since": WHEN, "chosen": n}
+        {"workspace": each, "role": ROLES[role], "rights": RIGHTS[role], "chosen": n}
         for each, n in ((workspace, True), (Workspace(name="Elsewhere"), False))
     ]
     members = [_member(1, "alice", role), _member(2, LONG, Membership.Role.VIEWER)]

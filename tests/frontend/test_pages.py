@@ -31,6 +31,8 @@ def row(status: str, prompt: str) -> RunRow:
         duration_ms=14_230,
         answers="2/3",
         cost_micro_usd=2130,
+        reason=None,
+        started_by="alice",
     )
 
 
@@ -80,7 +82,7 @@ def pages(stage: Stage, rendered: Render) -> Stage:
             "orchestration/help_errors.html",
             {"kinds": list(ERROR_ROWS.values()), "problems": PROBLEMS},
         ),
-        **{f"/{code}/": rendered(f"{code}.html", {}) for code in (400, 403, 404, 500)},
+        **{f"/{code}/": rendered(f"{code}.html", {}) for code in (400, 403, 404, 500, 503)},
     }
     return stage
 

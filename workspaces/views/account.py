@@ -12,7 +12,7 @@ from django.urls import reverse_lazy
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from workspaces.access import actor_from_user
+from workspaces.access import actor_from_user, workspaces_of
 from workspaces.actions.choose_workspace import choose_workspace
 from workspaces.actions.remove_member import remove_member
 from workspaces.authentication import reader_of
@@ -27,16 +27,14 @@ from workspaces.words import RIGHTS, ROLES
 def show(request: HttpRequest) -> HttpResponse:
     """Also for one who is in no workspace."""
     reader = reader_of(request)
-    rows = Membership.objects.everywhere().filter(user=user_of(request))
     memberships = [
         {
-            "workspace": each.workspace,
-            "role": ROLES[Membership.Role(each.role)],
-            "rights": RIGHTS[Membership.Role(each.role)],
-            "since": each.created_at,
-            "chosen": reader is not None and each.workspace == reader.workspace,
+            "workspace": workspace,
+            "role": ROLES[Membership.Role(role)],
+            "rights": RIGHTS[Membership.Role(role)],
+            "chosen": reader is not None and workspace == reader.workspace,
         }
-        for each in rows.select_related("workspace").order_by("created_at", "pk")
+        for workspace, role in workspaces_of(request.user)
     ]
     return render(request, "workspaces/account.html", {"memberships": memberships})
 
