@@ -22,6 +22,7 @@ from orchestration.domain.synthesis_steps import (
     disputes,
     given_up,
     late_gate,
+    live_calls,
     material_of,
     merge,
     outdated,
@@ -89,7 +90,11 @@ def _tainted(state: State) -> bool:
 
 
 def _single(policy: Policy, state: State) -> Finalise | None:
-    """The only answer there is, verbatim; degraded when more than one was asked for."""
+    """The only answer there is, verbatim; degraded when more than one was asked for, or when it
+    was stopped before its end."""
+    live = live_calls(state)
+    if len(live) == 1 and live[0].cut:
+        return Finalise(None, "single", live[0].label, degraded=True)
     if len(state.answers) != 1:
         return None
     only = state.answers[0]

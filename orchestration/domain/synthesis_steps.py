@@ -53,7 +53,7 @@ def merge(base: Mapping[str, int], new: Mapping[str, int]) -> tuple[Source, ...]
 
 def plan_growth(policy: Policy, state: State, now: float) -> StartSynthesis | None:
     """The synthesis due before the final, if any. The lane must be free."""
-    if len(_live(state)) < 2:
+    if len(live_calls(state)) < 2:
         # One answer needs no merging, whatever becomes of it.
         return None
     if policy.revise == "restart":
@@ -74,7 +74,7 @@ def _step(policy: Policy, state: State) -> StartSynthesis | None:
     lineage = state.lineage
     if len(lineage) >= policy.max_steps or not all(v.is_step for v in lineage):
         return None
-    live = _live(state)
+    live = live_calls(state)
     length = len(state.document.text)
     ready = [call for call in live if _ahead(policy, state, call, length)]
     first_answer = not lineage and bool(state.answers)
@@ -93,7 +93,7 @@ def _step(policy: Policy, state: State) -> StartSynthesis | None:
     return start(state, "draft", merge(shown, fresh), "chunks")
 
 
-def _live(state: State) -> list[Call]:
+def live_calls(state: State) -> list[Call]:
     """Calls that have or may still have something to say."""
     return [c for c in state.calls.values() if c.status != "failed" or (c.cut and c.text)]
 

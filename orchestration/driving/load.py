@@ -71,7 +71,6 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
     texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
     spent: list[Call | Synthesis] = [*calls, *versions]
     costs = [part.cost_micro_usd for part in spent if part.input_tokens or part.output_tokens]
-    pool = Lease.objects.filter(reservation__subject=run_id, name=SYNTHESIS).first()
     return DrivenRun(
         id=run.pk,
         workspace_id=run.workspace_id,
@@ -89,7 +88,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         request_id=run.request_id,
         models={call.label: call.model for call in calls},
         prices=prices_of(run, calls),
-        pool=None if pool is None else Amount(pool.bound_tokens, pool.bound_micro_usd),
+        pool=_pool(run),
         drafted=Amount(
             sum(each.input_tokens + each.output_tokens for each in versions),
             sum(each.cost_micro_usd or 0 for each in versions),
@@ -117,6 +116,14 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
             if value is not None
         },
     )
+
+
+def _pool(run: Run) -> Amount | None:
+    """The most the drafts may use: nothing, where none was foreseen. None where nothing is held:
+    replays pay nothing, and a run may be from before there were reservations."""
+    leases = Lease.objects.filter(reservation__subject=run.pk)
+    bounds = {lease.name: Amount(lease.bound_tokens, lease.bound_micro_usd) for lease in leases}
+    return bounds.get(SYNTHESIS, Amount(0, 0)) if bounds else None
 
 
 def prices_of(run: Run, calls: list[Call]) -> dict[str, PricedAt]:

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from orchestration.actions.cancel_run import cancel_run
+from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.claim_runs import claim_runs
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
 from orchestration.actions.settle_orphans import settle_orphans
@@ -227,6 +227,19 @@ async def test_a_draft_that_could_cost_more_than_is_left_is_not_written(alice: P
     reasons = await in_database(lambda: set(run.syntheses.values_list("reason", flat=True)))
     assert reasons == {"budget.run"}
     assert ended.answer, "without a synthesis there is still the best answer"
+
+
+async def test_the_only_model_stopped_in_the_middle_costs_no_draft(alice: Person) -> None:
+    await in_database(priced)
+    run = await in_database(make_run, alice, models=("local/brisk",))
+    client = ScriptedClient({"A": Script([(0.01, f"{A_TEXT} " * 8)], Hang())}, speed=1)
+    driving = asyncio.create_task(drive(run, client))
+    await until_log(run, lambda events: any(e["type"] == "call.first_token" for e in events))
+    await in_database(cancel_call, run_id=run.pk, label="A")
+    ended = await driving
+    assert (ended.status, len(client.requests)) == ("degraded", 1)
+    assert (ended.answer or "").startswith(A_TEXT)
+    await in_database(assert_at_rest, ended)
 
 
 async def test_an_attempt_that_finds_no_room_is_not_made(alice: Person) -> None:
