@@ -11,11 +11,11 @@ import (
 
 // spent is what a call has cost by what it was told: the sum over its attempts. With stopAt it is
 // stopped once so much of its text was read and the provider is at work.
-func (s *service) spent(body string, stopAt *string) (total fanout.Usage, text string, last event) {
+func (s *service) spent(body string, stopAt *string) (total fanout.Usage, last event) {
 	s.t.Helper()
 	response := s.post(s.t.Context(), body)
 	defer func() { _ = response.Body.Close() }()
-	lines := bufio.NewReader(response.Body)
+	lines, text := bufio.NewReader(response.Body), ""
 	for l, ok := next(s.t, lines); ok; l, ok = next(s.t, lines) {
 		for _, e := range l.Ev {
 			if text += e.Text; e.Usage != nil && (e.Type != "finished" || e.Age == nil) {
@@ -28,7 +28,7 @@ func (s *service) spent(body string, stopAt *string) (total fanout.Usage, text s
 			s.engine.Cancel("r", "A", fanout.StopUser)
 		}
 	}
-	return total, text, last
+	return total, last
 }
 
 // Of the prompt "hi there" providers count 2 tokens, and so does the estimate.
@@ -68,7 +68,7 @@ func TestEveryEndingThatCostsTellsItsUsage(t *testing.T) {
 				} else {
 					delete(c.call, "cache")
 				}
-				got, _, last := s.spent(bodyWith(t, map[string]any{"id": "r", "workspace": "ws:1"}, c.call), c.stopAt)
+				got, last := s.spent(bodyWith(t, map[string]any{"id": "r", "workspace": "ws:1"}, c.call), c.stopAt)
 				if strings.HasPrefix(name, "broken off, counted") { // by how much had come
 					got.OutputTokens = 0
 				}
@@ -86,8 +86,8 @@ func ptr[T any](v T) *T { return &v }
 func TestAnAnswerInOnePieceCostsWhatItsStreamDoes(t *testing.T) {
 	for _, script := range []string{"ok", "ok?usage=0", "usage-missing", "usage-with-finish", "length", "tool-calls", "content-filter", "ok?cached=1&reasoning=4"} {
 		s := newService(t)
-		streamed, _, _ := s.spent(body(t, "r", 60_000, call("A", script)), nil)
-		whole, _, last := s.spent(body(t, "r", 60_000, call("A", script, asks("whole", true))), nil)
+		streamed, _ := s.spent(body(t, "r", 60_000, call("A", script)), nil)
+		whole, last := s.spent(body(t, "r", 60_000, call("A", script, asks("whole", true))), nil)
 		if streamed != whole || whole == (fanout.Usage{}) {
 			t.Errorf("%s: %+v streamed, %+v in one piece; %s", script, streamed, whole, last.Type)
 		}
