@@ -120,6 +120,19 @@ class ModelCall(models.Model):
         abstract = True
 
 
+USAGE_FIELDS = (
+    "model",
+    "reason",
+    "input_tokens",
+    "output_tokens",
+    "cost_micro_usd",
+    "first_token_ms",
+    "duration_ms",
+)
+"""What the usage page sums. Indexed whole: a row has an answer in front of its numbers, which a
+database would read with them."""
+
+
 class Call(ModelCall):
     """One model's answer within a run. ``started_ms`` is on the run's clock; ``attempt`` is the
     one that is under way or comes next, 0 for an answer out of the cache, whose age was
@@ -138,6 +151,7 @@ class Call(ModelCall):
     class Meta:
         ordering = ["label"]
         constraints = [models.UniqueConstraint(fields=["run", "label"], name="one_call_per_label")]
+        indexes = [models.Index(fields=["run", "state", *USAGE_FIELDS], name="call_usage")]
 
     def __str__(self) -> str:
         return f"call {self.label} of {self.run_id} ({self.state})"
@@ -167,6 +181,7 @@ class Synthesis(ModelCall):
         constraints = [
             models.UniqueConstraint(fields=["run", "version"], name="one_row_per_version")
         ]
+        indexes = [models.Index(fields=["run", *USAGE_FIELDS], name="draft_usage")]
 
     def __str__(self) -> str:
         return f"version {self.version} of {self.run_id} ({self.state})"

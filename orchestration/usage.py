@@ -1,8 +1,7 @@
 """What a workspace used in a span of days: by model, pipeline, member, day; how long it took.
 
-Each number comes with the filter whose list of runs adds up to it. The tables are sums over the
-same cells, so they agree with each other as well. A breakdown by model counts the model that was
-named: an answer that came from its fallback is on its line, at what it cost.
+Each number comes with the filter whose list of runs adds up to it. A breakdown by model counts the
+model that was named: an answer that came from its fallback is on its line, at what it cost.
 """
 
 from collections import Counter
@@ -18,7 +17,6 @@ from django.db.models.functions import RowNumber
 from orchestration.domain.errors import sentence_for
 from orchestration.domain.run import CallState, RunStatus
 from orchestration.domain.spans import Span, begin_of
-from orchestration.models import Call, Synthesis
 from orchestration.run_filter import ANSWERS, SYNTHESIS, RunFilter, calls_of, drafts_of, runs_of
 from orchestration.usage_sums import (
     REPLAYS,
@@ -39,10 +37,8 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A part of what one member's runs of one pipeline used of one model on one day; several add
-    up to all of it."""
+    """A part of what one member's runs of one pipeline used of one model; several add up to it."""
 
-    day: date
     pipeline: str
     member: str
     model: str
@@ -110,7 +106,7 @@ def usage_of(workspace: Workspace, span: Span, wanted: RunFilter) -> Usage:
     runs = _runs_by(workspace, span, wanted)
     members = _sums_by(cells, lambda cell: cell.member)
     pipelines = _sums_by(cells, lambda cell: cell.pipeline)
-    days = _sums_by(cells, lambda cell: cell.day)
+    days = _sums_by_day(workspace, span, wanted)
     return Usage(
         span=span,
         wanted=wanted,
@@ -129,36 +125,38 @@ def usage_of(workspace: Workspace, span: Span, wanted: RunFilter) -> Usage:
 
 def cells_of(workspace: Workspace, span: Span, wanted: RunFilter) -> Iterator[Cell]:
     """Three queries: of the calls, of what the cache saved, of the drafts."""
-    wanted = wanted.but(since=span.first, until=span.last)
-    calls, drafts = calls_of(workspace, wanted), drafts_of(workspace, wanted)
-    yield from _cells(calls, sums_of_calls(), ANSWERS, workspace, span)
-    yield from _cells(from_cache(calls), sums_of_cached(), ANSWERS, workspace, span)
-    yield from _cells(drafts, sums_of_drafts(), SYNTHESIS, workspace, span)
-
-
-def _cells(
-    rows: QuerySet[Call] | QuerySet[Synthesis],
-    sums: dict[str, Any],
-    part: str,
-    workspace: Workspace,
-    span: Span,
-) -> Iterator[Cell]:
     keys = {
-        "day": _day_within(span, workspace.time_zone, "run__created_at"),
         "pipeline": F("run__pipeline"),
         "member": F("run__started_by"),
         "asked": asked_model(),
     }
-    days = span.days
-    for row in rows.order_by().annotate(**keys).values(*keys).annotate(**sums):
-        yield Cell(
-            day=days[row["day"]],
-            pipeline=row["pipeline"],
-            member=row["member"],
-            model=row["asked"],
-            part=part,
-            sums=read_sums(row),
-        )
+    for part, row in _grouped(workspace, span, wanted, keys):
+        yield Cell(row["pipeline"], row["member"], row["asked"], part, read_sums(row))
+
+
+def _sums_by_day(workspace: Workspace, span: Span, wanted: RunFilter) -> dict[date, Sums]:
+    keys = {"day": _day_within(span, workspace.time_zone, "run__created_at")}
+    days, sums = span.days, dict[date, Sums]()
+    for _, row in _grouped(workspace, span, wanted, keys):
+        day = days[row["day"]]
+        sums[day] = sums.get(day, Sums()) + read_sums(row)
+    return sums
+
+
+def _grouped(
+    workspace: Workspace, span: Span, wanted: RunFilter, keys: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(part, row of aggregates) for each of ``keys``."""
+    wanted = wanted.but(since=span.first, until=span.last)
+    calls, drafts = calls_of(workspace, wanted), drafts_of(workspace, wanted)
+    sources: tuple[tuple[str, QuerySet[Any], dict[str, Any]], ...] = (
+        (ANSWERS, calls, sums_of_calls()),
+        (ANSWERS, from_cache(calls), sums_of_cached()),
+        (SYNTHESIS, drafts, sums_of_drafts()),
+    )
+    for part, rows, sums in sources:
+        for row in rows.order_by().annotate(**keys).values(*keys).annotate(**sums):
+            yield part, row
 
 
 def _day_within(span: Span, zone: str, field: str) -> Combinable:
