@@ -13,7 +13,9 @@ from django.utils import timezone
 from tests.conftest import Person
 from workspaces.access import workspaces_of
 from workspaces.actions.accept_invitation import accept_invitation, register_and_accept
+from workspaces.actions.change_role import change_role
 from workspaces.actions.invite import invite
+from workspaces.actions.remove_member import remove_member
 from workspaces.actions.withdraw_invitation import withdraw_invitation
 from workspaces.invitations import find_invitation
 from workspaces.models import AuditEntry, Invitation, Membership
@@ -158,6 +160,25 @@ def test_an_invitation_is_withdrawn_once_and_not_after_it_was_accepted(
     Invitation.objects.everywhere().update(accepted_at=None)
     for _ in range(2):
         withdraw_invitation(invitation=the_invitation(), by=alice.actor)
+    assert [action for _, action in actions()].count("invitation.withdrawn") == 1
+
+
+@pytest.mark.parametrize("ending", ["removed", "demoted", "left"])
+def test_an_owner_who_goes_cannot_come_back_by_a_link_of_their_own(
+    alice: Person, bob: Person, ending: str
+) -> None:
+    Membership.objects.filter(user=bob.user).update(role="owner")
+    kept, own = invited(alice), invited(bob)
+    place = Membership.objects.in_workspace(alice.workspace).get(user=bob.user)
+    match ending:
+        case "removed":
+            remove_member(membership=place, by=alice.actor)
+        case "demoted":
+            change_role(membership=place, role="member", by=alice.actor)
+        case "left":
+            remove_member(membership=place, by=bob.actor)
+    assert find_invitation(own) is None
+    assert find_invitation(kept) is not None
     assert [action for _, action in actions()].count("invitation.withdrawn") == 1
 
 

@@ -5,6 +5,7 @@ from django.utils.translation import gettext_lazy as _
 
 from workspaces.access import Actor
 from workspaces.actions.record_change import record_change, state_of
+from workspaces.actions.withdraw_invitation import withdraw_invitations_by
 from workspaces.managing import lock_to_manage, name_of
 from workspaces.members import keep_an_owner
 from workspaces.models import Membership
@@ -15,7 +16,8 @@ from workspaces.refused import InvalidRole
 def change_role(
     *, membership: Membership, role: str, by: Actor | None, request_id: str = ""
 ) -> None:
-    """Raises LastOwner, InvalidRole, NotAllowed; Membership.DoesNotExist where they have left."""
+    """Invitations of one who is no owner any more go with the role. Raises LastOwner, InvalidRole,
+    NotAllowed; Membership.DoesNotExist where they have left."""
     workspace = lock_to_manage(membership.workspace, by)
     if role not in Membership.Role.values:
         raise InvalidRole(_("A role is owner, member or viewer."))
@@ -24,6 +26,9 @@ def change_role(
         return
     if role != Membership.Role.OWNER:
         keep_an_owner(row)
+        withdraw_invitations_by(
+            name=row.user.get_username(), workspace=workspace, by=by, request_id=request_id
+        )
     before = state_of(row)
     row.role = role
     row.save(update_fields=["role"])
