@@ -8,6 +8,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from orchestration.domain.spans import DEFAULT_PERIOD, PERIODS, Span, span_of, today_in
@@ -33,9 +34,9 @@ _PARAMETERS = [name for name in PARAMETERS if name not in ("from", "to")]
 def _actor(request: HttpRequest) -> Actor:
     actor = reader_of(request)
     if actor is None:
-        raise PermissionDenied("You are not a member of any workspace.")
+        raise PermissionDenied(_("You are not a member of any workspace."))
     if not actor.may_see_usage:
-        raise PermissionDenied("You may not see what this workspace uses.")
+        raise PermissionDenied(_("You may not see what this workspace uses."))
     return actor
 
 

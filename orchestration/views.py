@@ -8,6 +8,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from orchestration.actions.cancel_run import cancel_run
@@ -35,14 +36,14 @@ def _actor(request: HttpRequest) -> Actor:
     """The signed-in actor; a user without a workspace is told so rather than shown someone's."""
     actor = reader_of(request)
     if actor is None:
-        raise PermissionDenied("You are not a member of any workspace.")
+        raise PermissionDenied(_("You are not a member of any workspace."))
     return actor
 
 
 def _writer(request: HttpRequest) -> Actor:
     actor = _actor(request)
     if not actor.may_write:
-        raise PermissionDenied("You may look at this workspace but not change it.")
+        raise PermissionDenied(_("You may look at this workspace but not change it."))
     return actor
 
 

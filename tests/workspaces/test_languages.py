@@ -1,5 +1,6 @@
 """Languages: each reader's own, every marked string translated, and no page of two languages."""
 
+import asyncio
 import re
 
 import pytest
@@ -7,7 +8,7 @@ from babel.messages.pofile import read_po
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.template.loader import render_to_string
-from django.test import Client
+from django.test import AsyncClient, Client
 from django.urls import reverse
 from django.utils import translation
 from django.utils.translation import trans_real
@@ -129,6 +130,16 @@ def test_one_readers_language_never_reaches_the_next(german: Client, bob: Person
     assert translation.get_language() == settings.LANGUAGE_CODE
 
 
+async def test_requests_served_at_once_keep_their_languages_apart() -> None:
+    asked = ["de", "en"] * 6
+    answers = await asyncio.gather(
+        *(AsyncClient().get("/login/", headers={"Accept-Language": each}) for each in asked)
+    )
+    titles = {"de": "<h1>Anmelden</h1>", "en": "<h1>Sign in</h1>"}
+    for each, answer in zip(asked, answers, strict=True):
+        assert titles[each] in answer.content.decode()
+
+
 # --- what is translated --------------------------------------------------------------------------
 
 
@@ -207,6 +218,14 @@ def test_the_api_and_the_admin_console_speak_english_to_everybody(
     console = german.get("/admin/").content.decode()
     assert '<html lang="en' in console
     assert "Abmelden" not in console
+
+
+def test_a_refusal_is_told_in_german_with_its_reason(vera: Person) -> None:
+    asked = vera.browser().post(reverse("start"), {"prompt": "Why?"}, headers=GERMAN)
+    assert asked.status_code == 403
+    assert "Sie dürfen in diesem Arbeitsbereich lesen, aber nichts ändern." in visible(
+        asked.content.decode()
+    )
 
 
 def test_a_reader_sees_the_words_of_a_locked_out_sign_in_in_german() -> None:
