@@ -76,6 +76,7 @@ def targets_or_why() -> tuple[Targets | None, str]:
 
 @admin.register(PausedModel)
 class PausedModelAdmin(ReadOnly, Console):
+    heading = "Paused models"
     list_display = ("model", "reason", "created_by", "created_at")
     search_fields = ("model", "reason", "created_by")
     ordering = ("model",)

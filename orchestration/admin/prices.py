@@ -68,6 +68,7 @@ def _shown(priced: PricedAt | None) -> tuple[str, str, str]:
 
 @admin.register(ModelPrice)
 class ModelPriceAdmin(ReadOnly, Console):
+    heading = "History of our prices"
     list_display = ("model", "id", "paid_in", "paid_out", "paid_cached", "created_by", "created_at",
                     "note")  # fmt: skip
     list_display_links = ("model",)

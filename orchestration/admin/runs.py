@@ -95,7 +95,7 @@ class RunAdmin(ReadOnly, Console):
     inlines = (CallInline, SynthesisInline, RunEventInline)
     fields = (
         "in_workspace", "state", "why", "pipeline", "synthesizer", "started_by", "request_id",
-        "created_at", "started_at", "ended_at", "took", "ttfs_ms", "ttf_ms", "deadline_s",
+        "created_at", "started_at", "ended_at", "took", "began_after", "final_after", "ends_by",
         "input_tokens", "output_tokens", "cost", "lease_owner", "lease_until", "stop_requested_at",
     )  # fmt: skip
 
@@ -190,6 +190,18 @@ class RunAdmin(ReadOnly, Console):
     @admin.display(description="Took")
     def took(self, run: Run) -> str:
         return duration(run.duration_ms)
+
+    @admin.display(description="Synthesis began after")
+    def began_after(self, run: Run) -> str:
+        return duration(run.ttfs_ms)
+
+    @admin.display(description="Synthesis final after")
+    def final_after(self, run: Run) -> str:
+        return duration(run.ttf_ms)
+
+    @admin.display(description="Deadline")
+    def ends_by(self, run: Run) -> str:
+        return duration(run.deadline_s * 1000)
 
     @admin.display(description="Cost")
     def cost(self, run: Run) -> str:

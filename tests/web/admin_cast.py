@@ -10,11 +10,21 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from orchestration.models import Call, Run, RunEvent, Synthesis
+from orchestration.models import Call, ModelPrice, PausedModel, Run, RunEvent, Synthesis
+from tests.conftest import Person
 from workspaces.actions.reserve import reserve
 from workspaces.actions.settle import Charge, settle
 from workspaces.domain.quotas import Dimension, Hold, Offer
-from workspaces.models import ApiKey, AuditEntry, Quota, QuotaOverride, Workspace
+from workspaces.models import (
+    ApiKey,
+    AuditEntry,
+    Counter,
+    Membership,
+    Quota,
+    QuotaOverride,
+    Reservation,
+    Workspace,
+)
 
 CANARY = "canary-of-what-was-asked"
 
@@ -122,3 +132,71 @@ def done(browser: Client, address: str, **fields: Any) -> Any:
     assert 'name="confirmed"' in asked.content.decode()
     assert AuditEntry.objects.everywhere().count() == entries, "nothing is done before it is asked"
     return browser.post(address, {**fields, "confirmed": "yes"})
+
+
+def every_page(person: Person) -> list[str]:
+    """The address of every page of the console there is, with something on it."""
+    home = person.workspace
+    money = quota(home, Dimension.COST_PER_DAY, 1_000)
+    raised = override(money, 2_000)
+    # Somebody drives it, so that the driver of a live server leaves it alone.
+    later = timezone.now() + timedelta(hours=1)
+    run = a_run(home, status="running", lease_owner="worker-1", lease_until=later)
+    admitted(home, subject=run.pk)
+    key = ApiKey.objects.in_workspace(home).get()
+    price = ModelPrice.objects.create(model="openai/gpt-4o", input=1, output=2)
+    paused = PausedModel.objects.create(model="openai/*", reason="slow")
+    entry = AuditEntry.objects.create(
+        actor="a", action="x.y", object_type="t", object_id="1", object_name="n", workspace=home
+    )
+    membership = Membership.objects.in_workspace(home).get()
+    counter = Counter.objects.in_workspace(home).get(window="")
+    reservation = Reservation.objects.in_workspace(home).get()
+    return [
+        page("index"),
+        page("workspaces_workspace_changelist"),
+        page("workspaces_workspace_add"),
+        page("workspaces_workspace_change", home.pk),
+        page("workspaces_workspace_pause", home.pk),
+        page("workspaces_workspace_resume", home.pk),
+        page("workspaces_workspace_delete_all", home.pk),
+        page("workspaces_workspace_add_member", home.pk),
+        page("workspaces_workspace_role", membership.pk),
+        page("workspaces_workspace_remove_member", membership.pk),
+        page("workspaces_apikey_changelist"),
+        page("workspaces_apikey_change", key.pk),
+        page("workspaces_apikey_revoke", key.pk),
+        page("workspaces_apikey_rotate", key.pk),
+        page("workspaces_quotaoverride_changelist"),
+        page("workspaces_quotaoverride_change", raised.pk),
+        page("workspaces_quotaoverride_raise", money.pk),
+        page("workspaces_quotaoverride_end", raised.pk),
+        page("workspaces_reservation_changelist"),
+        page("workspaces_reservation_change", reservation.pk),
+        page("workspaces_counter_changelist"),
+        page("workspaces_counter_change", counter.pk),
+        page("workspaces_counter_recount", counter.pk),
+        page("workspaces_auditentry_changelist"),
+        page("workspaces_auditentry_change", entry.pk),
+        page("orchestration_run_changelist"),
+        page("orchestration_run_change", run.pk),
+        page("orchestration_run_live"),
+        page("orchestration_run_stop", run.pk),
+        page("orchestration_pausedmodel_changelist"),
+        page("orchestration_pausedmodel_change", paused.pk),
+        page("orchestration_pausedmodel_pause"),
+        page("orchestration_pausedmodel_resume", paused.pk),
+        page("orchestration_pausedmodel_providers"),
+        page("orchestration_modelprice_changelist"),
+        page("orchestration_modelprice_change", price.pk),
+        page("orchestration_modelprice_table"),
+        page("orchestration_modelprice_set"),
+        page("orchestration_modelprice_give_back"),
+        page("auth_user_changelist"),
+        page("auth_user_add"),
+        page("auth_user_change", person.user.pk),
+        page("auth_user_password_change", person.user.pk),
+        page("auth_user_delete", person.user.pk),
+        page("auth_group_changelist"),
+        page("auth_group_add"),
+    ]

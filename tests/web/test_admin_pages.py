@@ -5,89 +5,22 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from orchestration.models import ModelPrice, PausedModel
 from tests.conftest import Person
 from tests.web.admin_cast import (
     CANARY,
-    a_run,
-    admitted,
+    every_page,
     operator,
-    override,
     page,
-    quota,
     superuser,
 )
-from workspaces.domain.quotas import Dimension
-from workspaces.models import ApiKey, AuditEntry, Counter, Membership, Reservation
+from workspaces.models import ApiKey, AuditEntry
 
 pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
 def pages(alice: Person) -> list[str]:
-    """Every page of the console there is, with something on it."""
-    home = alice.workspace
-    money = quota(home, Dimension.COST_PER_DAY, 1_000)
-    raised = override(money, 2_000)
-    run = a_run(home, status="running")
-    admitted(home, subject=run.pk)
-    key = ApiKey.objects.in_workspace(home).get()
-    price = ModelPrice.objects.create(model="openai/gpt-4o", input=1, output=2)
-    paused = PausedModel.objects.create(model="openai/*", reason="slow")
-    entry = AuditEntry.objects.create(
-        actor="a", action="x.y", object_type="t", object_id="1", object_name="n", workspace=home
-    )
-    membership = Membership.objects.in_workspace(home).get()
-    counter = Counter.objects.in_workspace(home).get(window="")
-    reservation = Reservation.objects.in_workspace(home).get()
-    return [
-        page("index"),
-        page("workspaces_workspace_changelist"),
-        page("workspaces_workspace_add"),
-        page("workspaces_workspace_change", home.pk),
-        page("workspaces_workspace_pause", home.pk),
-        page("workspaces_workspace_resume", home.pk),
-        page("workspaces_workspace_delete_all", home.pk),
-        page("workspaces_workspace_add_member", home.pk),
-        page("workspaces_workspace_role", membership.pk),
-        page("workspaces_workspace_remove_member", membership.pk),
-        page("workspaces_apikey_changelist"),
-        page("workspaces_apikey_change", key.pk),
-        page("workspaces_apikey_revoke", key.pk),
-        page("workspaces_apikey_rotate", key.pk),
-        page("workspaces_quotaoverride_changelist"),
-        page("workspaces_quotaoverride_change", raised.pk),
-        page("workspaces_quotaoverride_raise", money.pk),
-        page("workspaces_quotaoverride_end", raised.pk),
-        page("workspaces_reservation_changelist"),
-        page("workspaces_reservation_change", reservation.pk),
-        page("workspaces_counter_changelist"),
-        page("workspaces_counter_change", counter.pk),
-        page("workspaces_counter_recount", counter.pk),
-        page("workspaces_auditentry_changelist"),
-        page("workspaces_auditentry_change", entry.pk),
-        page("orchestration_run_changelist"),
-        page("orchestration_run_change", run.pk),
-        page("orchestration_run_live"),
-        page("orchestration_run_stop", run.pk),
-        page("orchestration_pausedmodel_changelist"),
-        page("orchestration_pausedmodel_change", paused.pk),
-        page("orchestration_pausedmodel_pause"),
-        page("orchestration_pausedmodel_resume", paused.pk),
-        page("orchestration_pausedmodel_providers"),
-        page("orchestration_modelprice_changelist"),
-        page("orchestration_modelprice_change", price.pk),
-        page("orchestration_modelprice_table"),
-        page("orchestration_modelprice_set"),
-        page("orchestration_modelprice_give_back"),
-        page("auth_user_changelist"),
-        page("auth_user_add"),
-        page("auth_user_change", alice.user.pk),
-        page("auth_user_password_change", alice.user.pk),
-        page("auth_user_delete", alice.user.pk),
-        page("auth_group_changelist"),
-        page("auth_group_add"),
-    ]
+    return every_page(alice)
 
 
 def test_every_page_opens_for_a_superuser(pages: list[str]) -> None:

@@ -37,6 +37,7 @@ class ActorFilter(ActionFilter):
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(ReadOnly, Console):
+    heading = "Audit log"
     list_display = ("at", "actor", "action", "object_name", "in_workspace", "changed")
     list_display_links = ("at",)
     list_filter = (ActionFilter, ActorFilter, WorkspaceFilter)

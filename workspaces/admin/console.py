@@ -82,12 +82,15 @@ def console_url(
 
 
 class Console(admin.ModelAdmin):  # type: ignore[type-arg]
-    """A model's pages. ``noun`` begins the names of its actions in the log ("quota.changed").
+    """A model's pages. ``noun`` begins the names of its actions in the log ("quota.changed");
+    ``labels`` are the words for fields whose names say too little.
 
     Nothing is deleted here unless a subclass says so.
     """
 
     noun: ClassVar[str] = ""
+    labels: ClassVar[dict[str, str]] = {}
+    heading: ClassVar[str] = ""
     list_per_page = 50
     list_max_show_all = 0
     show_full_result_count = False
@@ -139,6 +142,8 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and db_field.name in self.labels:
+            field.label = self.labels[db_field.name]
         if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
             # Its buttons open windows by script.
             field.widget = field.widget.widget
@@ -158,7 +163,7 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
     ) -> HttpResponse:
         known = {
             "tools": list(self.list_tools(request)),
-            "title": capfirst(str(self.opts.verbose_name_plural)),
+            "title": self.heading or capfirst(str(self.opts.verbose_name_plural)),
         }
         return super().changelist_view(request, {**known, **(extra_context or {})})
 

@@ -69,9 +69,10 @@ class StateFilter(admin.SimpleListFilter):
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ReadOnly, Console):
+    heading = "Keys"
     list_display = (
         "public", "name", "in_workspace", "state", "scopes_of", "last_used_at", "expires_at",
-        "created_at", "created_by",
+        "created_at",
     )  # fmt: skip
     list_filter = (StateFilter, WorkspaceFilter)
     list_select_related = ("workspace",)

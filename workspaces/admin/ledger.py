@@ -12,7 +12,7 @@ from workspaces.admin.confirm import Plan, Step, confirm
 from workspaces.admin.console import Console, Page, ReadOnly, console_url, note
 from workspaces.admin.show import WorkspaceFilter, link, mark, money, workspace_link
 from workspaces.counting import SUMS, lock_workspace, recount, save_counters
-from workspaces.models import Counter, Lease, Reservation
+from workspaces.models import ApiKey, Counter, Lease, Reservation
 
 OVER = Q(leases__tokens__gt=F("leases__bound_tokens")) | Q(
     leases__cost_micro_usd__gt=F("leases__bound_micro_usd")
@@ -66,8 +66,9 @@ class LeaseInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Reservation)
 class ReservationAdmin(ReadOnly, Console):
+    heading = "Ledger"
     list_display = (
-        "created_at", "in_workspace", "state", "pipeline", "key_public", "held_tokens",
+        "created_at", "in_workspace", "state", "pipeline", "key", "held_tokens",
         "held_money", "used_tokens", "used_money", "work",
     )  # fmt: skip
     list_display_links = ("created_at",)
@@ -79,7 +80,7 @@ class ReservationAdmin(ReadOnly, Console):
     ordering = ("-created_at", "-pk")
     sortable_by = ("created_at",)
     fields = (
-        "in_workspace", "work", "state", "pipeline", "key_public", "day", "month", "created_at",
+        "in_workspace", "work", "state", "pipeline", "key", "day", "month", "created_at",
         "closed_at", "held_tokens", "held_money", "used_tokens", "used_money",
     )  # fmt: skip
     inlines = (LeaseInline,)
@@ -95,6 +96,12 @@ class ReservationAdmin(ReadOnly, Console):
     @admin.display(description="State")
     def state(self, row: Reservation) -> SafeString:
         return mark("running", "open") if row.closed_at is None else mark("quiet", "closed")
+
+    @admin.display(description="Key")
+    def key(self, row: Reservation) -> SafeString | str:
+        return (
+            link(console_url(ApiKey, q=row.key_public), row.key_public) if row.key_public else "—"
+        )
 
     @admin.display(description="Tokens held")
     def held_tokens(self, row: Reservation) -> str:

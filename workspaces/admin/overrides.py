@@ -70,6 +70,7 @@ class OverrideWorkspaceFilter(WorkspaceFilter):
 class QuotaOverrideAdmin(ReadOnly, Console):
     """Made from a quota, ended early; never changed, so that the list says what was in force."""
 
+    heading = "Limits for a while"
     list_display = (
         "created_at", "in_workspace", "what", "new_limit", "usual", "state", "expires_at",
         "reason", "created_by",

@@ -84,6 +84,9 @@ class QuotaFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
             queryset=keys.order_by("name", "public"), required=False, label="Of this key only",
             empty_label="All of them",
         )  # fmt: skip
+        for field in form.fields.values():
+            # In a table the head of the column is the label, but no program reads it as one.
+            field.widget.attrs["aria-label"] = field.label or "Take away"
 
     def clean(self) -> None:
         super().clean()
@@ -105,7 +108,7 @@ class QuotaInline(admin.TabularInline):  # type: ignore[type-arg]
     model = Quota
     form = QuotaForm
     formset = QuotaFormSet
-    fields = ("dimension", "amount", "burst", "api_key", "pipeline", "for_a_while")
+    fields = ("dimension", "amount", "for_a_while", "burst", "api_key", "pipeline")
     readonly_fields = ("for_a_while",)
     extra = 2
     max_num = 60

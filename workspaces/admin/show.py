@@ -54,6 +54,8 @@ def bar(use: Use) -> SafeString:
             '<span class="use"><span>{}</span> <span class="num">at most {}</span></span>',
             name, shown(dimension, most),
         )  # fmt: skip
+    if most != use.limit.value:
+        name = f"{name} ({use.limit.value:,}), at once"
     spent = use.used + use.reserved
     return format_html(
         '<span class="use"><span>{}</span> <meter min="0" max="{}" low="{}" high="{}" optimum="0" '

@@ -65,12 +65,17 @@ class PausedFilter(admin.SimpleListFilter):
 
 class WorkspaceAdmin(MemberPages, Console):
     noun = "workspace"
-    list_display = ("name", "slug", "state", "under_way", "cost_today", "cost_month", "quota_bars")
-    list_filter = (PausedFilter, "on_excess", "allow_unpriced")
+    list_display = ("name", "state", "under_way", "cost_today", "cost_month", "quota_bars")
+    list_filter = (PausedFilter,)
+    labels = {
+        "slug": "Short name",
+        "on_excess": "More models than there is room for",
+        "allow_unpriced": "Models without a price",
+    }
     search_fields = ("name", "slug", "id")
     search_help_text = "By name, short name or id."
     ordering = ("name", "pk")
-    sortable_by = ("name", "slug")
+    sortable_by = ("name",)
     fieldsets = (
         (None, {"fields": ("name", "slug", "time_zone")}),
         ("Where a question does not fit", {"fields": ("on_excess", "allow_unpriced")}),
