@@ -33,6 +33,10 @@ from workspaces.models import Workspace
 PERCENTS: Final = (50, 95)
 
 Key = TypeVar("Key")
+Percentiles = tuple[int, int] | tuple[None, None]
+"""p50 and p95."""
+
+_UNMEASURED: Final = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +75,13 @@ class Failures:
 @dataclass(frozen=True, slots=True)
 class Latency:
     """Exact p50 and p95 in milliseconds by nearest rank: the smallest value that at least so many
-    percent do not exceed. ``count`` runs or calls were measured."""
+    percent do not exceed; None where none has one. ``count`` runs or calls were measured."""
 
     name: str
     wanted: RunFilter
     count: int
-    first_ms: tuple[int, int] | None
-    whole_ms: tuple[int, int] | None
+    first_ms: Percentiles
+    whole_ms: Percentiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,12 +318,18 @@ def _latencies(
     counts = dict(rows.order_by().values_list(key).annotate(count=Count("pk")))
     first, whole = (_percentiles(rows, key, field) for field in fields)
     return [
-        Latency(name, wanted(name), counts[name], first.get(name), whole.get(name))
+        Latency(
+            name,
+            wanted(name),
+            counts[name],
+            first.get(name, _UNMEASURED),
+            whole.get(name, _UNMEASURED),
+        )
         for name in sorted(counts, key=lambda name: (-counts[name], name))
     ]
 
 
-def _percentiles(rows: QuerySet[Any], key: str, field: str) -> dict[str, tuple[int, int]]:
+def _percentiles(rows: QuerySet[Any], key: str, field: str) -> dict[str, Percentiles]:
     """p50 and p95 of ``field`` for each ``key``, by nearest rank. One query, two rows a key."""
     ranks = [(F("of") * percent + 99) / 100 for percent in PERCENTS]
     ranked = (

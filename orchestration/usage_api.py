@@ -69,11 +69,10 @@ def _failures(each: Failures) -> dict[str, Any]:
 
 
 def _latency(called: str, each: Latency) -> dict[str, Any]:
-    first, whole = each.first_ms or (None, None), each.whole_ms or (None, None)
     return {
         called: each.name,
         "count": each.count,
-        "first_text_ms": {"p50": first[0], "p95": first[1]},
-        "whole_ms": {"p50": whole[0], "p95": whole[1]},
+        "first_text_ms": dict(zip(("p50", "p95"), each.first_ms, strict=True)),
+        "whole_ms": dict(zip(("p50", "p95"), each.whole_ms, strict=True)),
         "query": each.wanted.query,
     }

@@ -1,7 +1,7 @@
 """The start page, the list and the plain pages in Chromium."""
 
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -10,12 +10,15 @@ from playwright.sync_api import Page
 
 from orchestration.domain.errors import ERROR_ROWS
 from orchestration.domain.pipelines import PIPELINES
+from orchestration.domain.run import RunStatus
 from orchestration.forms import StartForm
 from orchestration.problems import PROBLEMS
+from orchestration.run_filter import BadFilter, RunFilter
 from orchestration.run_list import RunRow
 from tests.frontend.browser import axe_violations, overflow_px
 from tests.frontend.conftest import Render
 from tests.frontend.stage import Stage
+from tests.frontend.usage_page import USED, empty_context, usage_context
 
 pytestmark = pytest.mark.browser
 
@@ -59,6 +62,33 @@ def start_context(form: StartForm | None = None) -> dict[str, Any]:
     }
 
 
+def filtered_context() -> dict[str, Any]:
+    """A list with every filter on, and one that could not be used."""
+    wanted = RunFilter(
+        since=date(2026, 11, 20),
+        until=date(2026, 11, 23),
+        model="openai/*",
+        part="answers",
+        pipeline="synthesis",
+        member="alice",
+        status="done",
+        reason="rate_limited",
+        state="failed",
+        cached=True,
+    )
+    return {
+        "runs": ROWS,
+        "next_cursor": "x~y",
+        "wanted": wanted,
+        "wrong": [BadFilter("from", "from takes a day, such as 2026-11-23.")],
+        "zone": "Europe/Berlin",
+        "pipelines": list(PIPELINES),
+        "statuses": list(RunStatus),
+        "count": 5,
+        "totals": USED,
+    }
+
+
 def refused() -> StartForm:
     form = StartForm({"prompt": "", "pipeline": "nonsense"})
     form.is_valid()
@@ -74,6 +104,9 @@ def pages(stage: Stage, rendered: Render) -> Stage:
         "/refused/": rendered("orchestration/start.html", start_context(refused())),
         "/runs/": rendered("orchestration/run_list.html", {"runs": ROWS, "next_cursor": "x~y"}),
         "/empty/": rendered("orchestration/run_list.html", {"runs": [], "next_cursor": None}),
+        "/filtered/": rendered("orchestration/run_list.html", filtered_context()),
+        "/usage/": rendered("orchestration/usage.html", usage_context()),
+        "/usage-empty/": rendered("orchestration/usage.html", empty_context()),
         "/login/": rendered(
             "registration/login.html",
             {"form": AuthenticationForm(), "next": "/", "signed_in": False},
@@ -192,4 +225,18 @@ def test_start_page_works_without_scripts(chromium: Any, pages: Stage) -> None:
 
 def test_a_runs_question_is_text_in_the_list(page: Page, pages: Stage) -> None:
     page.goto(f"{pages.url}/runs/")
+    assert page.get_by_text("<script>alert(1)</script>").count() == 1
+
+
+def test_the_usage_page_needs_no_script_and_its_numbers_can_be_reached_by_key(
+    page: Page, pages: Stage
+) -> None:
+    page.goto(f"{pages.url}/usage/")
+    assert page.locator("main script, main [style]").count() == 0
+    cost = page.locator(".figures a").first
+    cost.focus()
+    assert cost.get_attribute("href") == "/runs/?from=2026-11-17&to=2026-11-23"
+    bars = page.locator(".quotas li")
+    assert [bar.get_attribute("data-level") for bar in bars.all()][:3] == ["low", "high", "full"]
+    assert "It is used up." in bars.nth(2).inner_text()
     assert page.get_by_text("<script>alert(1)</script>").count() == 1

@@ -200,7 +200,11 @@ def test_percentiles_are_the_exact_ones_by_nearest_rank(alice: Person, size: int
     quick, small = sorted(usage.of_models, key=lambda each: each.name)
     assert (small.name, small.count, small.first_ms) == ("openai/small", size, expected)
     assert small.whole_ms == (expected[0] + 1, expected[1] + 1)
-    assert (quick.name, quick.count, quick.first_ms) == ("groq/quick", 1, None)
+    assert (quick.name, quick.count, quick.first_ms) == ("groq/quick", 1, (None, None))
+    told = alice.api().get("/api/usage", DAYS).json()["latency_of_models"]
+    quick_told = next(each for each in told if each["model"] == "groq/quick")
+    assert quick_told["first_text_ms"] == {"p50": None, "p95": None}
+    assert "—" in alice.browser().get("/usage/", DAYS).content.decode()
     (done,) = usage.of_runs
     assert (done.name, done.count) == ("done", size)
     assert done.whole_ms == (expected[0] * 2, expected[1] * 2)
