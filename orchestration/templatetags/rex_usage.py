@@ -251,7 +251,9 @@ def _about(bar: QuotaBar, value: int) -> str:
     rounded = round(value, -max(0, len(str(value)) - 2))
     if not bar.is_money:
         return f"about {count(rounded)} tokens"
-    return f"about {money(rounded)}" if rounded >= 1_000_000 else f"about ${rounded / 1e6:.2g}"
+    if rounded >= 10_000:
+        return f"about ${rounded / 1e6:,.2f}"
+    return f"about {money(rounded)}"
 
 
 def _clock(forecast: Forecast, zone: str) -> str:
