@@ -70,7 +70,13 @@ def leave(request: HttpRequest, workspace_id: UUID) -> HttpResponse:
         else:
             messages.success(request, _("You have left %(name)s.") % {"name": actor.workspace.name})
             return redirect("account")
-    context = {"leaving": actor.workspace, "problem": problem}
+    reader = reader_of(request)
+    context = {
+        "leaving": actor.workspace,
+        "problem": problem,
+        # The members' page is about the workspace that is chosen.
+        "chosen": reader is not None and reader.workspace == actor.workspace,
+    }
     return render(request, "workspaces/leave.html", context, status=status)
 
 
