@@ -25,9 +25,9 @@ from orchestration.models import Call, Run, RunEvent, Synthesis
 from orchestration.templatetags.console import run_state
 from orchestration.templatetags.rex_format import duration, money
 from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
-from workspaces.admin.console import Console, Page, ReadOnly, console_url, note
+from workspaces.admin.console import Console, Page, ReadOnly, console_url, looking_at, note
 from workspaces.admin.show import WorkspaceFilter, since, workspace_link
-from workspaces.models import AuditEntry, Membership, Reservation
+from workspaces.models import AuditEntry, Reservation
 
 REFRESH_S = 5
 
@@ -115,8 +115,7 @@ class RunAdmin(ReadOnly, Console):
         found = []
         if row.status not in RUN_ENDED and self.may(request, "change"):
             found.append(("Stop", console_url(Run, "stop", row.pk)))
-        members = Membership.objects.in_workspace(row.workspace)
-        if members.filter(user_id=request.user.pk or 0).exists():
+        if looking_at(request) == row.workspace:
             found.append(("Product page", reverse("run-detail", args=[row.pk])))
         if request.user.has_perm("workspaces.view_reservation"):
             found.append(("Ledger", console_url(Reservation, q=row.pk)))

@@ -7,13 +7,14 @@ from django import forms
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
 
 from orchestration.actions.delete_workspace import delete_workspace
 from orchestration.domain.pipelines import PIPELINES
 from orchestration.fanout.client import FanoutUnavailable
 from orchestration.models import Run
 from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
-from workspaces.admin.console import Page, acting_in, console_url
+from workspaces.admin.console import Page, acting_in, console_url, looking_at
 from workspaces.admin.quotas import QuotaForm, QuotaInline
 from workspaces.admin.workspace import WorkspaceAdmin
 from workspaces.models import ApiKey, Membership, Reservation, Workspace
@@ -55,6 +56,9 @@ class RexWorkspaceAdmin(WorkspaceAdmin):
         yield from super().tools(request, row)
         if request.user.has_perm("orchestration.view_run"):
             yield "Runs", console_url(Run, workspace=row.pk)
+        if looking_at(request) == row:
+            yield "Runs on the site", reverse("run-list")
+            yield "Usage", reverse("usage")
         if request.user.is_superuser:
             yield "Delete", console_url(Workspace, "delete_all", row.pk)
 

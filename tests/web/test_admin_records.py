@@ -96,6 +96,10 @@ def test_the_product_page_is_linked_for_members_alone(alice: Person) -> None:
         workspace=alice.workspace, user=User.objects.get(username="sven"), role="viewer"
     )
     assert product in browser.get(address).content.decode()
+    assert address in browser.get(product).content.decode()
+    assert address not in alice.browser().get(product).content.decode()
+    workspace = browser.get(page("workspaces_workspace_change", alice.workspace.pk))
+    assert f'href="{reverse("usage")}">Usage' in workspace.content.decode()
 
 
 def test_a_model_is_paused_with_a_reason_and_resumed(alice: Person) -> None:

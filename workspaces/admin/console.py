@@ -8,18 +8,20 @@ writes what differs in the transaction of the change; Django's own admin log is 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 from django.utils.text import capfirst
 
-from workspaces.access import OPERATOR, Actor
+from workspaces.access import CHOSEN, Actor, actor_from_user, operator
 from workspaces.actions.record_change import record_change, state_of
 from workspaces.models import Workspace
 
@@ -34,13 +36,14 @@ def name_of(request: HttpRequest) -> str:
 def acting_in(request: HttpRequest, workspace: Workspace) -> Actor:
     """The operator as the actions of workspaces want it. The page that asks has checked Django's
     permissions."""
-    return Actor(
-        workspace=workspace,
-        name=name_of(request),
-        scopes=frozenset(),
-        role=OPERATOR,
-        user_id=request.user.pk,
-    )
+    assert isinstance(request.user, AbstractBaseUser)
+    return replace(operator(request.user, workspace), name=name_of(request))
+
+
+def looking_at(request: HttpRequest) -> Workspace | None:
+    """The workspace whose product pages the operator sees, as one of its members."""
+    actor = actor_from_user(request.user, request.session.get(CHOSEN))
+    return actor.workspace if actor else None
 
 
 def note(
