@@ -6,7 +6,8 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.urls import reverse
 
-from orchestration.models import ModelPrice, PausedModel
+from orchestration.fanout.target_state import CacheState, Targets, TargetState
+from orchestration.models import Call, ModelPrice, PausedModel
 from orchestration.price_book import prices_of
 from tests.conftest import Person
 from tests.web.admin_cast import a_run, admitted, done, last_entry, operator, page, superuser
@@ -123,6 +124,30 @@ def test_a_model_is_paused_with_a_reason_and_resumed(alice: Person) -> None:
     done(browser, page("orchestration_pausedmodel_resume", row.pk))
     assert not PausedModel.objects.exists()
     assert last_entry().action == "model.resumed"
+
+
+def test_a_provider_in_trouble_is_told_of_on_the_first_page(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = superuser()
+    here, index = page("orchestration_pausedmodel_providers"), page("index")
+    for address in (here, index):
+        assert "is not known" in browser.get(address).content.decode()
+    calm = TargetState("openai", "gpt-4o", "1", 3, 10, 2, "closed", False, None, 1_200)
+    hot = TargetState("openai", "gpt-4o", "2", 0, None, 0, "open", False, 29_500, None)
+    refused = TargetState("groq", "llama", "1", 0, None, 0, "closed", True, None, None)
+    told = Targets((hot, refused, calm), 4, CacheState(12, 34_567))
+    monkeypatch.setattr("orchestration.admin.pauses.targets", lambda: told)
+    run = a_run(alice.workspace)
+    Call.objects.filter(run=run).update(provider="groq", reason="auth")
+    text = browser.get(here).content.decode()
+    for words in ("for 30 s more", "refuses this key", "And 4 more", "12 answers", "1.2 s ago"):
+        assert words in text, words
+    assert f"{page('orchestration_run_changelist')}?reason=auth" in text
+    first = browser.get(index).content.decode()
+    assert "openai/gpt-4o, key 2" in first
+    assert "groq/llama, key 1" in first
+    assert "openai/gpt-4o, key 1" not in first
 
 
 def test_a_price_is_added_shown_in_force_and_given_back(alice: Person) -> None:

@@ -48,7 +48,7 @@ def test_pausing_takes_a_reason_and_a_confirmation_and_can_be_undone(alice: Pers
 
 def settings_of(home: Workspace, **changed: Any) -> dict[str, Any]:
     """What the page of a workspace posts when it is saved."""
-    rows = list(Quota.objects.in_workspace(home).order_by("api_key", "pipeline", "dimension"))
+    rows = list(Quota.objects.filter(workspace__slug=home.slug).order_by("pk"))
     posted: dict[str, Any] = {
         "name": home.name,
         "slug": home.slug,
@@ -84,10 +84,26 @@ def test_money_is_written_in_dollars_and_kept_exactly(alice: Person) -> None:
     browser.post(address, settings_of(home, **{"quotas-0-amount": "0.1"}))
     assert Quota.objects.get(pk=row.pk).limit == 100_000
     assert (last_entry().before, last_entry().after) == ({"limit": 12_345_678}, {"limit": 100_000})
+    # The first form once more, as a second click would send it: there is one such quota already.
+    stale = {**settings_of(home, **new), "quotas-INITIAL_FORMS": 0, "quotas-0-id": ""}
+    assert "more than one limit" in browser.post(address, stale).content.decode()
+    assert Quota.objects.in_workspace(home).count() == 1
     gone = {"quotas-0-amount": "0.1", "quotas-0-DELETE": "on"}
     browser.post(address, settings_of(home, **gone))
     assert not Quota.objects.in_workspace(home).exists()
     assert last_entry().action == "quota.removed"
+
+
+def test_a_workspace_is_made_with_its_quotas(db: None) -> None:
+    made = Workspace(name="New", slug="new")
+    posted = settings_of(made, **{"quotas-0-dimension": "concurrent_runs", "quotas-0-amount": "3"})
+    for at in (0, 1):
+        posted[f"quotas-{at}-workspace"] = ""
+    answer = superuser().post(page("workspaces_workspace_add"), posted)
+    assert answer.status_code == 302
+    assert Quota.objects.in_workspace(Workspace.objects.get(slug="new")).get().limit == 3
+    actions = AuditEntry.objects.everywhere().order_by("pk").values_list("action", flat=True)
+    assert list(actions) == ["workspace.created", "quota.set"]
 
 
 @pytest.mark.parametrize(

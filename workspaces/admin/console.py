@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -152,6 +153,18 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
             field.widget = field.widget.widget
         return field
 
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        try:
+            return super().changeform_view(request, object_id, *args, **kwargs)
+        except IntegrityError:
+            # Checked before and refused by the database all the same: two were at it at once.
+            self.message_user(
+                request, "Someone else changed this at the same moment. Look again.", messages.ERROR
+            )
+            return HttpResponseRedirect(request.get_full_path())
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
@@ -178,12 +191,17 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
     # --- the log ----------------------------------------------------------------------------------
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        before = state_of(self.found(obj.pk)) if change else {}
-        super().save_model(request, obj, form, change)
-        after = state_of(obj)
+        if not change:
+            super().save_model(request, obj, form, change)
+            note(request, f"{self.noun}.created", obj, after=state_of(obj))
+            return
+        before = state_of(self.found(obj.pk))
+        # Only what was written on the form: a pause that came meanwhile stays.
+        columns = {field.name for field in self.opts.concrete_fields}
+        obj.save(update_fields=[name for name in form.changed_data if name in columns])
+        after = state_of(self.found(obj.pk))
         if before != after:
-            verb = "changed" if change else "created"
-            note(request, f"{self.noun}.{verb}", obj, before=before, after=after)
+            note(request, f"{self.noun}.changed", obj, before=before, after=after)
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         note(request, f"{self.noun}.deleted", obj, before=state_of(obj))

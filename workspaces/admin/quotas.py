@@ -90,7 +90,12 @@ class QuotaFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
 
     def clean(self) -> None:
         super().clean()
-        seen = set()
+        # Rows that this form does not know of, as one that is sent twice does not.
+        known = [form.instance.pk for form in self.forms]
+        seen: set[tuple[Any, ...]] = set()
+        if not self.instance._state.adding:
+            others = Quota.objects.in_workspace(self.instance).exclude(pk__in=filter(None, known))
+            seen.update(others.values_list("api_key", "pipeline", "dimension"))
         for form in self.forms:
             given = getattr(form, "cleaned_data", {})
             if not given.get("dimension") or given.get("DELETE"):
