@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestration.models import Run
-from orchestration.run_list import PAGE_SIZE
+from orchestration.run_filter import RunFilter
+from orchestration.run_list import PAGE_SIZE, list_runs
 from tests.conftest import Person
 from tests.used_runs import NOON, cached, call, draft, failed, used_run
 
@@ -189,3 +190,18 @@ def test_nobody_finds_runs_of_another_workspace(
         listed = charlie.api().get("/api/runs", asked).json()["data"]
         assert [run["id"] for run in listed] == [str(own.pk)]
     assert charlie.api().get("/api/runs", {"reason": "auth"}).json()["data"] == []
+
+
+def test_the_list_asks_as_much_of_the_database_for_thirty_runs_as_for_one(
+    alice: Person, django_assert_num_queries: Any
+) -> None:
+    home = alice.workspace
+    used_run(home, call(), cached(), drafts=(draft(),))
+    with django_assert_num_queries(5):
+        list_runs(home, RunFilter(model="openai/*"))
+    for _ in range(PAGE_SIZE):
+        used_run(home, call(), cached(), drafts=(draft(),))
+    with django_assert_num_queries(5):
+        runs, following = list_runs(home, RunFilter(model="openai/*"))
+    assert len(runs) == PAGE_SIZE
+    assert following

@@ -2,74 +2,27 @@
 
 import html
 import math
-import re
-from collections import Counter
 from datetime import UTC, date, datetime, timedelta
-from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-from django.db import transaction
 from django.test import Client
 from django.utils import timezone
 
 from orchestration.domain.spans import Span, today_in
 from orchestration.models import Run
-from orchestration.quota_bars import quota_bars
 from orchestration.run_filter import RunFilter
 from orchestration.usage import usage_of
 from tests.conftest import Person
 from tests.used_runs import NOON, PRICE, cached, call, draft, failed, unpriced, used_run
-from workspaces.actions.reserve import reserve
-from workspaces.actions.settle import Charge, settle
-from workspaces.domain.quotas import Dimension, Hold, Offer
-from workspaces.models import Quota, Workspace
+from tests.web.numbers import Numbers, listed_sums
+from workspaces.models import Workspace
 
 pytestmark = pytest.mark.django_db
 
 DAYS = {"from": "2026-11-18", "to": "2026-11-23"}
 SPAN = Span(date(2026, 11, 18), date(2026, 11, 23))
-
-
-class Numbers(HTMLParser):
-    """Every number of a page that says what it is: (where it leads or "", what, how much)."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, str, int]] = []
-        self._leads_to = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
-        if tag == "a":
-            self._leads_to = given.get("href") or ""
-        if tag == "data":
-            self.found.append((self._leads_to, str(given["data-sum"]), int(str(given["value"]))))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "a":
-            self._leads_to = ""
-
-
-def listed_sums(browser: Client, address: str) -> Counter[str]:
-    """What the rows of a list add up to, over all of its pages; checked against its own totals."""
-    sums: Counter[str] = Counter()
-    totals: Counter[str] = Counter()
-    while address:
-        text = browser.get(address).content.decode()
-        head, _, rows = text.partition('<ul class="runs">')
-        totals = Counter({what: value for _, what, value in Numbers(head).found})
-        sums["runs"] += len(re.findall(r'href="/runs/[0-9a-f-]{36}/"', rows))
-        for _, what, value in Numbers(rows).found:
-            sums[what] += value
-        older = re.search(r'rel="next" href="([^"]+)"', rows)
-        address = f"/runs/{html.unescape(older[1])}" if older else ""
-    sums["tokens"] = sums["input_tokens"] + sums["output_tokens"]
-    for what, value in totals.items():
-        assert sums[what] == value, what
-    return sums
 
 
 @pytest.fixture
@@ -208,121 +161,6 @@ def test_percentiles_are_the_exact_ones_by_nearest_rank(alice: Person, size: int
     (done,) = usage.of_runs
     assert (done.name, done.count) == ("done", size)
     assert done.whole_ms == (expected[0] * 2, expected[1] * 2)
-
-
-# --- quotas --------------------------------------------------------------------------------------
-
-
-def work(home: Workspace, *, tokens: int, cost_micro_usd: int, closes: bool = True) -> None:
-    """A run that was let in, asked for what it held, and ended, as the ledger has it."""
-    now = timezone.now()
-    run = used_run(
-        home,
-        call(input_tokens=tokens, output_tokens=0, cost_micro_usd=cost_micro_usd),
-        cached(),
-        at=now,
-    )
-    with transaction.atomic():
-        reserve(
-            workspace=home,
-            subject=run.pk,
-            api_key=None,
-            pipeline=run.pipeline,
-            offers=(Offer(1, (Hold("A", 2 * tokens, 2 * cost_micro_usd),)),),
-            now=now,
-        )
-    charge = Charge("A", tokens=tokens, cost_micro_usd=cost_micro_usd, closes=closes)
-    with transaction.atomic():
-        settle(subject=run.pk, charges=(charge,), closes=closes)
-
-
-@pytest.fixture
-def limited(home: Workspace) -> Workspace:
-    for dimension, limit in (
-        (Dimension.TOKENS_PER_DAY, 10_000),
-        (Dimension.COST_PER_DAY, 1_000_000),
-        (Dimension.COST_PER_MONTH, 5_000_000),
-        (Dimension.CONCURRENT_RUNS, 3),
-        (Dimension.FANOUT_WIDTH, 4),
-    ):
-        Quota.objects.create(workspace=home, dimension=dimension, limit=limit)
-    Quota.objects.create(
-        workspace=home, pipeline="synthesis", dimension=Dimension.COST_PER_DAY, limit=900_000
-    )
-    return home
-
-
-def test_with_nothing_under_way_the_quotas_have_used_what_the_tables_say(
-    alice: Person, limited: Workspace
-) -> None:
-    work(limited, tokens=2_000, cost_micro_usd=300_000)
-    work(limited, tokens=1_000, cost_micro_usd=100_000)
-    browser = alice.browser()
-    page = browser.get("/usage/", {"period": "today"}).content.decode()
-    bars, _, _ = page.partition('<dl class="figures">')
-    found = [each for each in Numbers(bars).found if each[0]]
-    assert sorted((what, value) for _, what, value in found) == [
-        ("known_micro_usd", 400_000),
-        ("known_micro_usd", 400_000),
-        ("known_micro_usd", 400_000),
-        ("tokens", 3_000),
-    ]
-    for address, what, value in found:
-        sums = listed_sums(browser, address)
-        assert sums["cost_micro_usd" if what == "known_micro_usd" else what] == value
-    totals = alice.api().get("/api/usage", {"period": "today"}).json()["totals"]
-    assert totals["cost_micro_usd"] == 400_000
-    assert totals["input_tokens"] + totals["output_tokens"] == 3_000
-    assert "hold up to" not in page
-
-
-def test_what_runs_under_way_hold_is_said(alice: Person, limited: Workspace) -> None:
-    work(limited, tokens=2_000, cost_micro_usd=300_000, closes=False)
-    page = alice.browser().get("/usage/").content.decode()
-    assert "$0.3000</data></a></strong> of $1.00 used, $0.3000 reserved, $0.4000 left" in page
-    assert "hold up to 2,000 tokens and $0.3000" in page
-    assert "<strong>1</strong> of 3 under way" in page
-    assert "at most <strong>4</strong>" in page
-
-
-def test_a_forecast_is_made_from_the_days_before_and_from_too_few_there_is_none(
-    limited: Workspace,
-) -> None:
-    now = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-
-    def admitted(at: datetime, cost_micro_usd: int) -> None:
-        run = used_run(limited, at=at)
-        hold = Hold("A", 0, cost_micro_usd)
-        with transaction.atomic():
-            reserve(
-                workspace=limited, subject=run.pk, api_key=None, pipeline="wait-all",
-                offers=(Offer(1, (hold,)),), now=at,
-            )  # fmt: skip
-            charge = Charge("A", cost_micro_usd=cost_micro_usd, closes=True)
-            settle(subject=run.pk, charges=(charge,), closes=True)
-
-    def forecasts() -> dict[str, Any]:
-        return {
-            each.use.limit.dimension: each.forecast
-            for each in quota_bars(limited, now)
-            if not each.whose
-        }
-
-    admitted(now - timedelta(hours=3), 400_000)
-    first = forecasts()
-    # Half the day for what is used: evenly spread, the other half brings as much again.
-    assert first[Dimension.COST_PER_DAY].expected == 800_000
-    assert first[Dimension.COST_PER_DAY].used_up_at is None
-    assert first[Dimension.COST_PER_MONTH] is None
-    for days in (1, 2, 3):
-        admitted(now - timedelta(days=days, hours=3), 100_000)
-        admitted(now - timedelta(days=days, hours=-3), 300_000)
-    told = forecasts()
-    # A quarter of other days was used by noon; the rest comes between 15:00 and 16:00.
-    assert told[Dimension.COST_PER_DAY].expected == 1_600_000
-    assert told[Dimension.COST_PER_DAY].used_up_at == now + timedelta(hours=3.5)
-    # 0.4 dollars a day, for 7.5 days more.
-    assert told[Dimension.COST_PER_MONTH].expected == 1_600_000 + 3_000_000
 
 
 # --- who, and what is asked ----------------------------------------------------------------------

@@ -145,3 +145,13 @@ async def test_nobody_elses_runs_are_in_the_files(alice: Person, charlie: Person
         _, body = await fetched(charlie, address, **DAYS)
         assert read(body) == []
     assert await in_database(Run.objects.everywhere().count) == 10
+
+
+async def test_a_question_for_the_headers_reads_no_runs(alice: Person) -> None:
+    await in_database(make_runs, alice)
+    client = AsyncClient()
+    await in_database(client.force_login, alice.user)
+    for address in ("/usage.csv", "/runs.csv"):
+        response: Any = await client.head(address)
+        assert (response.status_code, b"".join(response.streaming_content)) == (200, b"")
+        assert response["Content-Type"] == "text/csv; charset=utf-8"
