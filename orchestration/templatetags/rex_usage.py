@@ -130,7 +130,10 @@ def _words(wanted: RunFilter, parameter: str) -> str:
             return "from the cache"
 
 
-_CALL_WORDS: Final[Mapping[str, str]] = {CallState.TIMEOUT: "timed out", CallState.CANCELLED: "stopped"}
+_CALL_WORDS: Final[Mapping[str, str]] = {
+    CallState.TIMEOUT: "timed out",
+    CallState.CANCELLED: "stopped",
+}
 
 
 def _day(day: Any) -> str:
