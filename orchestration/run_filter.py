@@ -203,22 +203,20 @@ def runs_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Run]:
 
 def calls_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Call]:
     """The calls to models that are wanted."""
-    return wanted_calls(wanted).filter(
-        _of_runs(workspace, wanted, "run__"), run__workspace=workspace
-    )
+    rows = Call.objects.filter(run__workspace=workspace)
+    return wanted_calls(rows.filter(_of_runs(workspace, wanted, "run__")), wanted)
 
 
 def drafts_of(workspace: Workspace, wanted: RunFilter) -> QuerySet[Synthesis]:
     """The calls to synthesizers that are wanted."""
-    return wanted_drafts(wanted).filter(
-        _of_runs(workspace, wanted, "run__"), run__workspace=workspace
-    )
+    rows = Synthesis.objects.filter(run__workspace=workspace)
+    return wanted_drafts(rows.filter(_of_runs(workspace, wanted, "run__")), wanted)
 
 
-def wanted_calls(wanted: RunFilter) -> QuerySet[Call]:
-    """By what is asked of parts alone: to be narrowed to runs that are known to be wanted. Asked of
-    the runs once more, a database may start from all of them."""
-    rows = Call.objects.filter(_of_parts(wanted))
+def wanted_calls(calls: QuerySet[Call], wanted: RunFilter) -> QuerySet[Call]:
+    """Those of ``calls`` that are as is asked of parts. For calls of runs that are known to be
+    wanted: asked of the runs once more, a database may start from all of them."""
+    rows = calls.filter(_of_parts(wanted))
     if wanted.part == SYNTHESIS:
         return rows.none()
     if wanted.state:
@@ -226,15 +224,15 @@ def wanted_calls(wanted: RunFilter) -> QuerySet[Call]:
     return rows.filter(state=CallState.CACHED) if wanted.cached else rows
 
 
-def wanted_drafts(wanted: RunFilter) -> QuerySet[Synthesis]:
+def wanted_drafts(drafts: QuerySet[Synthesis], wanted: RunFilter) -> QuerySet[Synthesis]:
     """The same of drafts, which are never cached and have no state of a call."""
-    rows = Synthesis.objects.filter(_of_parts(wanted))
+    rows = drafts.filter(_of_parts(wanted))
     return rows.none() if wanted.part == ANSWERS or wanted.state or wanted.cached else rows
 
 
 def _has_part(wanted: RunFilter) -> Q:
-    calls = wanted_calls(wanted).filter(run=OuterRef("pk"))
-    drafts = wanted_drafts(wanted).filter(run=OuterRef("pk"))
+    calls = wanted_calls(Call.objects.filter(run=OuterRef("pk")), wanted)
+    drafts = wanted_drafts(Synthesis.objects.filter(run=OuterRef("pk")), wanted)
     return Q(Exists(calls)) | Q(Exists(drafts))
 
 

@@ -9,7 +9,7 @@ from django.db.models import Count, Q
 from django.urls import reverse
 
 from orchestration.domain.run import CALL_ANSWERED
-from orchestration.models import Call, Run
+from orchestration.models import Call, Run, Synthesis
 from orchestration.run_filter import RunFilter, runs_of, wanted_calls, wanted_drafts
 from orchestration.usage_sums import (
     Sums,
@@ -83,8 +83,8 @@ def _rows(wanted: RunFilter, page: list[Run]) -> list[RunRow]:
         .values("run_id")
         .annotate(asked=Count("pk"), answered=Count("pk", filter=Q(state__in=CALL_ANSWERED)))
     }
-    calls = wanted_calls(wanted).filter(run__in=ids)
-    drafts = wanted_drafts(wanted).filter(run__in=ids)
+    calls = wanted_calls(Call.objects.filter(run__in=ids), wanted)
+    drafts = wanted_drafts(Synthesis.objects.filter(run__in=ids), wanted)
     used: dict[UUID, Sums] = {}
     for rows, sums in (
         (calls, sums_of_calls()),

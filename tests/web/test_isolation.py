@@ -163,6 +163,12 @@ def test_what_hangs_off_a_run_is_only_reached_through_a_run() -> None:
         for model, first in re.findall(
             r"\b(Call|RunEvent|Synthesis)\.objects\b[\s.]*\w+\(\s*([\w]*)", text
         ):
-            assert first in {"run", "run_id", "run__workspace", "RunEvent", "Call", ""}, (
-                f"{name} reaches a {model} by {first}"
-            )
+            assert first in {
+                "run",
+                "run_id",
+                "run__in",
+                "run__workspace",
+                "RunEvent",
+                "Call",
+                "",
+            }, f"{name} reaches a {model} by {first}"
