@@ -1,5 +1,6 @@
 """The admin console: Django's admin with the site's own sign-in, look and first page."""
 
+from functools import wraps
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, URLResolver, reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 
 # Names of pages and who may see them: (words, name of the page, permission).
 NAV = (
@@ -78,6 +79,17 @@ class ConsoleSite(AdminSite):
 
     def get_urls(self) -> list[URLPattern | URLResolver]:
         return [each for each in super().get_urls() if getattr(each, "name", None) not in _LEFT_OUT]
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        """As Django's, but what it says is English, as the pages are, whoever reads them."""
+        guarded = super().admin_view(view, cacheable)
+
+        @wraps(guarded)
+        def in_english(*args: Any, **kwargs: Any) -> Any:
+            with translation.override("en"):
+                return guarded(*args, **kwargs)
+
+        return in_english
 
     def login(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         """The site's sign-in, which is throttled."""

@@ -11,8 +11,10 @@ from tests.web.admin_cast import (
     every_page,
     operator,
     page,
+    quota,
     superuser,
 )
+from workspaces.domain.quotas import Dimension
 from workspaces.models import ApiKey, AuditEntry
 
 pytestmark = pytest.mark.django_db
@@ -61,6 +63,29 @@ def test_a_permission_opens_its_pages_and_no_others(pages: list[str]) -> None:
     text = browser.get(pages[0]).content.decode()
     assert keys in text
     assert page("workspaces_workspace_changelist") not in text
+
+
+def test_whoever_may_look_at_a_workspace_may_not_change_it(pages: list[str], alice: Person) -> None:
+    home = alice.workspace
+    quota(home, Dimension.TOKENS_PER_DAY, 5)
+    address = page("workspaces_workspace_change", home.pk)
+    assert "/raise/" in superuser().get(address).content.decode()
+    browser = operator("workspaces.view_workspace", "workspaces.view_quota")
+    text = browser.get(address).content.decode()
+    assert home.name in text
+    for offered in ("/pause/", "/members/", "/raise/", 'name="_save"', '<input type="text"'):
+        assert offered not in text, offered
+    assert browser.post(address, {"name": "Mine now"}).status_code == 403
+    home.refresh_from_db()
+    assert home.name == "Acme"
+
+
+def test_the_console_is_english_whatever_the_reader_speaks(pages: list[str], alice: Person) -> None:
+    browser = superuser()
+    browser.cookies["django_language"] = "de"
+    text = browser.get(page("workspaces_workspace_change", alice.workspace.pk)).content.decode()
+    assert "Save and continue editing" in text
+    assert "Speichern" not in text.partition("<main")[2]
 
 
 def test_nobody_adds_changes_or_deletes_a_record(pages: list[str]) -> None:

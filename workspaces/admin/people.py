@@ -66,6 +66,8 @@ class RexUserAdmin(ForSuperusers, UserAdmin):  # type: ignore[type-arg]
         ("Single permissions", {"fields": ("user_permissions",), "classes": ("collapse",)}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
+    # Without the choice of a user who has no password: there is no other way to sign in.
+    add_fieldsets = ((None, {"fields": ("username", "password1", "password2")}),)
     readonly_fields = ("last_login", "date_joined")
 
     def user_change_password(
