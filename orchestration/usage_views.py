@@ -83,7 +83,7 @@ def _span(params: Mapping[str, str], today: date) -> tuple[Span, list[BadFilter]
 
 @login_required
 @require_safe
-def usage_as_csv(request: HttpRequest) -> StreamingHttpResponse:
+def usage_as_csv(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     workspace = _actor(request).workspace
     wanted, _ = read_what_can_be_read(request.GET, _PARAMETERS)
     span, _ = _span(request.GET, today_in(workspace.time_zone, timezone.now()))
@@ -92,16 +92,19 @@ def usage_as_csv(request: HttpRequest) -> StreamingHttpResponse:
 
 @login_required
 @require_safe
-def runs_as_csv(request: HttpRequest) -> StreamingHttpResponse:
+def runs_as_csv(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     workspace = _actor(request).workspace
     wanted, _ = read_what_can_be_read(request.GET)
     return _csv(request, "rex-runs.csv", runs_csv(workspace, wanted))
 
 
-def _csv(request: HttpRequest, name: str, pieces: AsyncIterator[bytes]) -> StreamingHttpResponse:
+def _csv(
+    request: HttpRequest, name: str, pieces: AsyncIterator[bytes]
+) -> HttpResponse | StreamingHttpResponse:
+    kind = "text/csv; charset=utf-8"
     # A question for the headers alone reads no runs.
-    content = pieces if request.method == "GET" else ()
-    response = StreamingHttpResponse(content, content_type="text/csv; charset=utf-8")
+    read = request.method == "GET"
+    response = StreamingHttpResponse(pieces, content_type=kind) if read else HttpResponse(b"", kind)
     response["Content-Disposition"] = f'attachment; filename="{name}"'
     response["Cache-Control"] = "no-store"
     return response
