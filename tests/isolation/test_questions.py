@@ -207,12 +207,7 @@ def test_a_workspace_one_is_no_member_of_cannot_be_chosen_nor_told_from_none(wor
             "/account/workspace/",
             [str(asked)],
         ).compared
-        for asked in (
-            world.elsewhere.workspace.pk,
-            UNKNOWN,
-            "no-such-place",
-            world.elsewhere.workspace.slug,
-        )
+        for asked in (other.pk, UNKNOWN, "no-such-place", other.slug)
     ]
     assert answers[0][0] == 404
     assert all(each == answers[0] for each in answers)

@@ -35,9 +35,9 @@ def bootstrap_workspace() -> Bootstrap:
     if user is None:
         password = secrets.token_urlsafe(12)
         user = get_user_model().objects.create_superuser(username=FIRST_USER, password=password)
-    Membership.objects.get_or_create(
-        workspace=workspace, user=user, defaults={"role": Membership.Role.OWNER}
+    Membership.objects.in_workspace(workspace).get_or_create(
+        user=user, defaults={"workspace": workspace, "role": Membership.Role.OWNER}
     )
-    exists = ApiKey.objects.filter(workspace=workspace).exists()
+    exists = ApiKey.objects.in_workspace(workspace).exists()
     api_key = None if exists else issue_key(workspace=workspace, name="first key")
     return Bootstrap(workspace.name, user.get_username(), password, api_key)
