@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import date
 
 from django.contrib.auth.decorators import login_required
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -18,6 +18,7 @@ from orchestration.run_filter import (
     PARAMETERS,
     BadFilter,
     RunFilter,
+    read_filter,
     read_span,
     read_what_can_be_read,
 )
@@ -85,8 +86,12 @@ def _span(params: Mapping[str, str], today: date) -> tuple[Span, list[BadFilter]
 @require_safe
 def usage_as_csv(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     workspace = _actor(request).workspace
-    wanted, _ = read_what_can_be_read(request.GET, _PARAMETERS)
-    span, _ = _span(request.GET, today_in(workspace.time_zone, timezone.now()))
+    try:
+        wanted = read_filter(request.GET)
+        span = read_span(request.GET, today_in(workspace.time_zone, timezone.now()))
+    except BadFilter as bad:
+        # Not left out as on the page: a file cannot say that there is more in it than was asked.
+        raise BadRequest(bad.message) from None
     return _csv(request, "rex-usage.csv", usage_csv(workspace, span, wanted))
 
 
@@ -94,7 +99,10 @@ def usage_as_csv(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
 @require_safe
 def runs_as_csv(request: HttpRequest) -> HttpResponse | StreamingHttpResponse:
     workspace = _actor(request).workspace
-    wanted, _ = read_what_can_be_read(request.GET)
+    try:
+        wanted = read_filter(request.GET)
+    except BadFilter as bad:
+        raise BadRequest(bad.message) from None
     return _csv(request, "rex-runs.csv", runs_csv(workspace, wanted))
 
 
