@@ -100,42 +100,47 @@ func (w *Follower) upTo(end int, into []fanout.Event) []fanout.Event {
 	return into
 }
 
+// Unread is what is left to pay for by a follower that leads and leaves before it has read all.
+type Unread struct {
+	Events []fanout.Event
+	Own    int // from this one on they are its own to pay for: what is before was another's
+	// Last says that nobody else follows: attempts that are under way behind the events end now, and
+	// are its own too.
+	Last bool
+}
+
 // HandOver is Leave for who has not read to the end. If this follower leads, another leads from now
-// on. It returns what this one still has to pay for: attempts
-// whose end it has not read and nobody else will; and whether the attempt under way is such a one.
-func (w *Follower) HandOver() (unpaid []fanout.Usage, open bool) {
+// on, and pays for what it reads from there. What is left to this one it returns.
+func (w *Follower) HandOver() (unread Unread) {
 	f := w.flight
 	f.mu.Lock()
 	if w.leads && !w.left {
-		unpaid, open = w.settle()
+		unread = w.settle()
 	}
 	deserted := w.remove()
 	f.mu.Unlock()
 	if deserted {
 		f.end()
 	}
-	return unpaid, open
+	return unread
 }
 
 // settle does what HandOver says. What the leader has read it has paid for; what the heir has read,
 // it took for another's. The lock is held.
-func (w *Follower) settle() (unpaid []fanout.Usage, open bool) {
+func (w *Follower) settle() Unread {
 	f := w.flight
-	from, to := max(w.event, w.from), len(f.log)
-	open = !f.over
+	from, to, last := max(w.event, w.from), len(f.log), true
 	if at := slices.IndexFunc(f.followers, func(other *Follower) bool { return other != w }); at >= 0 {
 		heir := f.followers[at]
 		heir.leads, heir.from = true, from
-		open, to = false, heir.event
+		to, last = max(from, heir.event), false
 	}
-	for i := from; i < to; i++ {
-		event := &f.log[i]
-		replayed := event.Type == fanout.Finished && event.CachedAge != fanout.Never
-		if event.Usage != nil && !replayed {
-			unpaid = append(unpaid, *event.Usage)
-		}
+	events := slices.Clone(f.log[w.event:to])
+	if len(events) > 0 { // of a text it had begun, the rest
+		text := events[0].Text
+		events[0].Text = text[min(w.offset, len(text)):]
 	}
-	return unpaid, open
+	return Unread{Events: events, Own: from - w.event, Last: last}
 }
 
 // Leave ends the following. With the last one goes the flight: its log is dropped, and the leader's

@@ -37,13 +37,15 @@ func (p *payer) read(t *testing.T) {
 }
 
 // leave ends the reading before the end was read.
-func (p *payer) leave() (open bool) {
-	unpaid, open := p.HandOver()
-	for _, usage := range unpaid {
-		p.paid += usage.OutputTokens
+func (p *payer) leave() (last bool) {
+	unread := p.HandOver()
+	for i, event := range unread.Events {
+		if event.Usage != nil && i >= unread.Own {
+			p.paid += event.Usage.OutputTokens
+		}
 	}
 	p.gone = true
-	return open
+	return unread.Last
 }
 
 // Readers of any pace come and go; each attempt is paid for once, by whoever leads or led.
@@ -119,15 +121,18 @@ func TestOfAnAnswerOnItsWayTheLastWhoLeavesPays(t *testing.T) {
 	first := c.Join(t.Context(), "w", digest(1), time.Time{}, lead)
 	second := c.Join(t.Context(), "w", digest(1), time.Time{}, lead)
 	<-published
-	if unpaid, open := first.HandOver(); open || len(unpaid) > 0 {
-		t.Errorf("the first pays %v, open %v, though another follows", unpaid, open)
+	if _, err := first.Next(t.Context(), nil); err != nil {
+		t.Fatal(err)
 	}
-	if _, open := second.HandOver(); !open {
-		t.Error("nobody pays for the attempt under way")
+	if unread := first.HandOver(); unread.Last || len(unread.Events) > 0 {
+		t.Errorf("the first is left with %+v, though another follows", unread)
+	}
+	if unread := second.HandOver(); !unread.Last || len(unread.Events) != 2 || unread.Own != 1 {
+		t.Errorf("the last is left with %+v, nobody else pays for the attempt under way", unread)
 	}
 	for _, each := range []*cache.Follower{first, second} {
-		if unpaid, open := each.HandOver(); open || len(unpaid) > 0 {
-			t.Errorf("who has left pays again: %v %v", unpaid, open)
+		if unread := each.HandOver(); unread.Last || len(unread.Events) > 0 {
+			t.Errorf("who has left pays again: %+v", unread)
 		}
 	}
 }

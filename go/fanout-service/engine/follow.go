@@ -40,6 +40,8 @@ func (c *call) follow(ctx context.Context, record *CallRecord) fanout.Event {
 		for i := range events {
 			if err == nil {
 				err = reader.read(&events[i])
+			} else {
+				reader.miss(&events[i], reader.leads)
 			}
 		}
 		if err != nil {
@@ -69,6 +71,7 @@ type reader struct {
 	attempt    int // the newest that is this call's; 0: none is
 	timing     fanout.Timing
 	characters int
+	missed     *fanout.Usage // of attempts whose end the call is not told; nil: none cost anything
 }
 
 // lead takes the attempts over, when that is so.
@@ -98,9 +101,7 @@ func (r *reader) read(event *fanout.Event) error {
 	case fanout.Chunk:
 		return r.say(event)
 	case fanout.AttemptFailed:
-		if r.open--; r.open == 0 {
-			r.characters = 0
-		}
+		r.close()
 		if r.leads {
 			r.call.tell(event)
 		}
@@ -119,10 +120,8 @@ func (r *reader) read(event *fanout.Event) error {
 }
 
 func (r *reader) start(event *fanout.Event) {
-	if r.record.Target = event.Target; event.Attempt > 0 {
-		r.open++
-		r.newest = event.Attempt
-	}
+	r.record.Target = event.Target
+	r.begin(event)
 	r.timing = event.Timing
 	if r.said {
 		r.call.startOver()
@@ -135,8 +134,22 @@ func (r *reader) start(event *fanout.Event) {
 	default:
 		event.Attempt, event.Reason = 0, fanout.Replay
 	}
-	r.began, r.said, r.characters = true, false, 0
+	r.began, r.said = true, false
 	r.call.tell(event)
+}
+
+func (r *reader) begin(event *fanout.Event) {
+	if r.characters = 0; event.Attempt > 0 {
+		r.open++
+		r.newest = event.Attempt
+	}
+}
+
+// close counts an attempt out that failed.
+func (r *reader) close() {
+	if r.open--; r.open == 0 {
+		r.characters = 0
+	}
 }
 
 func (r *reader) say(event *fanout.Event) error {
@@ -159,25 +172,49 @@ func (r *reader) say(event *fanout.Event) error {
 	return nil
 }
 
+// miss takes note of an event that the call is not told any more: also what it is not told is paid
+// for, if the attempts are its own.
+func (r *reader) miss(event *fanout.Event, own bool) {
+	switch event.Type {
+	case fanout.Started:
+		r.begin(event)
+	case fanout.Chunk:
+		r.characters += codePoints(event.Text)
+	case fanout.AttemptFailed:
+		r.close()
+	case fanout.Finished, fanout.Failed:
+		r.open = 0
+	default:
+	}
+	replayed := event.Type == fanout.Finished && event.CachedAge != fanout.Never
+	if own && event.Usage != nil && !replayed {
+		r.pay(*event.Usage)
+	}
+}
+
+func (r *reader) pay(usage fanout.Usage) {
+	if r.missed != nil {
+		usage = r.missed.Plus(usage)
+	}
+	r.missed = &usage
+}
+
 // cut is the last event of a call that ends before the flight. It costs what nobody else will be told
 // of: not the attempt under way, if another call takes that over.
 func (r *reader) cut(err error, follower *cache.Follower) fanout.Event {
-	event := fanout.Event{
-		Type: fanout.Failed, At: r.call.owner.since(), Attempt: r.attempt, Failure: asFailure(err), Timing: r.timing,
+	unread := follower.HandOver()
+	for i := range unread.Events {
+		r.miss(&unread.Events[i], i >= unread.Own)
 	}
-	unpaid, open := follower.HandOver()
-	if open && r.open > 0 {
-		unpaid = append(unpaid, fanout.Usage{
+	if unread.Last && r.open > 0 {
+		r.pay(fanout.Usage{
 			InputTokens: int64(r.open) * estimate(r.call.spec.Characters()), OutputTokens: estimate(r.characters), Estimated: true,
 		})
 	}
-	for _, usage := range unpaid {
-		if event.Usage != nil {
-			usage = event.Usage.Plus(usage)
-		}
-		event.Usage = &usage
+	return fanout.Event{
+		Type: fanout.Failed, At: r.call.owner.since(), Attempt: r.attempt, Failure: asFailure(err), Timing: r.timing,
+		Usage: r.missed,
 	}
-	return event
 }
 
 // moment turns one of the flight's into one of the call's, which cannot be before it joined.

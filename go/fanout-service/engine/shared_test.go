@@ -323,6 +323,70 @@ func TestEachAttemptOfASharedAnswerIsPaidForOnce(t *testing.T) {
 	}
 }
 
+// What a call has taken from the flight and cannot pass on to its slow reader any more is paid for too.
+func TestWhatASlowReaderWasNotToldIsPaidFor(t *testing.T) {
+	for name, ends := range map[string]bool{"of an answer that is complete": true, "of an attempt under way": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e, w := build(func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+					sink.Connected()
+					for range 4 { // reasoning and text in turn: pieces that are not joined
+						if err := sink.Thought([]byte(strings.Repeat("t", 80)), 80); err != nil {
+							return fanout.Answer{}, err
+						}
+						if err := sink.Text([]byte(strings.Repeat("x", 80)), 80); err != nil {
+							return fanout.Answer{}, err
+						}
+					}
+					if !ends {
+						return hang(ctx)
+					}
+					tokens := int64(1000)
+					return fanout.Answer{FinishReason: fanout.FinishStop, InputTokens: &tokens, OutputTokens: &tokens}, nil
+				}, parts{cached: true, config: engine.Config{MaxPending: 100}})
+				slow := cachedRequest("slow")
+				slow.Calls[0].Thoughts = true
+				run, err := e.Start(t.Context(), slow, time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				var other sync.WaitGroup
+				other.Go(func() { // reads all there is, so that the provider goes on
+					r := cachedRequest("fast")
+					r.Deadline = time.Second
+					r.Calls[0].Thoughts = true
+					read(t.Context(), t, e, r)
+				})
+				other.Wait()
+				tr, batches := &trace{}, 0
+				if err := run.Read(t.Context(), func(events []fanout.Event, end *fanout.End) error {
+					tr.add(time.Now(), events, end)
+					if batches++; batches == 3 {
+						synctest.Wait() // the call has taken the rest, and has no room for it
+						e.Cancel("slow", "c0", fanout.StopUser)
+					}
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+				last := tr.last(t, "c0")
+				if last.Failure == nil || last.Usage == nil {
+					t.Fatalf("%q, usage %+v", tr.told("c0"), last.Usage)
+				}
+				want := int64(1000)
+				if !ends {
+					want = 80 // estimated of all four texts
+				}
+				if last.Usage.OutputTokens != want {
+					t.Errorf("%d tokens were paid for, want %d", last.Usage.OutputTokens, want)
+				}
+				w.settled(t, e)
+			})
+		})
+	}
+}
+
 func TestWhoHasTimeIsNotKeptFromItsTurnByWhoHadLess(t *testing.T) {
 	cases := []struct {
 		name   string
