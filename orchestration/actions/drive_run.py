@@ -324,8 +324,8 @@ class RunDriver:
             growing = stream in self.run.started and stream not in self.run.ended
             self.journal.restore_text(stream, stored, rev=stored.rev + growing)
         self.journal.restore(self.run.ended, self.run.marks)
-        totals = {name: self.run.spent[name] or 0 for name in ("input_tokens", "output_tokens")}
-        self.journal.bill.restore(totals, self.run.spent["cost_micro_usd"], self.run.drafted)
+        for stream, spent in self.run.spent.items():
+            self.journal.restore_spent(stream, spent)
         if self.run.stop_requested:
             self.journal.stop(self._now_ms())
         running = self.journal.state.running

@@ -2,25 +2,18 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 from orchestration.actions.record_event import Batch, NewEvent, record_event
 from orchestration.domain.errors import row_of
 from orchestration.domain.run import CALL_ENDED, EventType, RunStatus
 from orchestration.driving.bill import Bill, Terms, price_in, read_by_draft
-from orchestration.driving.load import prices_of
+from orchestration.driving.load import prices_of, spent_by
 from orchestration.models import ModelCall, Run, Synthesis
 from orchestration.queries import total_cost
 
 REASON = "worker_lost"
-_SPENT: Final = (
-    "input_tokens",
-    "output_tokens",
-    "cached_tokens",
-    "usage_estimated",
-    "cost_micro_usd",
-)
 
 
 def give_up_run(*, run_id: UUID, fence: int, now: datetime) -> None:
@@ -41,7 +34,8 @@ def give_up_run(*, run_id: UUID, fence: int, now: datetime) -> None:
     for call in calls:
         if call.state in CALL_ENDED:
             continue
-        spent = _spent(bill, batch, call.label, call, 0) if call.started_ms is not None else {}
+        # An answer out of the cache is no attempt: 0.
+        spent = _spent(bill, batch, call.label, call, 0) if call.attempt else {}
         batch.calls[call.label] = {"state": row.state, **failed, **spent}
         body = {
             "call": call.label,
@@ -93,9 +87,8 @@ def _spent(
     bill: Bill, batch: Batch, stream: str, part: ModelCall, read_chars: int
 ) -> dict[str, Any]:
     """What a call or draft that was on its way may have used, as its row has it; and its charge."""
-    before = {name: getattr(part, name) for name in _SPENT} if part.input_tokens else {}
     usage = bill.estimated(read_chars=read_chars, written_chars=len(part.text))
-    sums, charge = bill.count(stream, usage, part.model, before, cached=False)
+    sums, charge = bill.count(stream, usage, part.model, spent_by(part), cached=False)
     batch.charges.append(charge)
     return sums
 

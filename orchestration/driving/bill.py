@@ -35,12 +35,17 @@ class Bill:
         self._terms = terms
         self._drafted = Amount(0, 0)
 
-    def restore(
-        self, totals: Mapping[str, int], cost_micro_usd: int | None, drafted: Amount
-    ) -> None:
-        """What another driver had counted, and charged; ``drafted`` is the synthesis's part."""
-        self.totals, self.cost_micro_usd = dict(totals), cost_micro_usd
-        self._drafted = drafted
+    def restore(self, stream: str, spent: Mapping[str, Any]) -> None:
+        """What another driver had counted of ``stream``, and charged; empty where it had not."""
+        if not spent:
+            return
+        cost = spent["cost_micro_usd"]
+        for name in self.totals:
+            self.totals[name] += spent[name]
+        self._add_cost(cost)
+        if stream not in self._models:
+            tokens = spent["input_tokens"] + spent["output_tokens"]
+            self._drafted += Amount(tokens, cost or 0)
 
     def affords(self, draft: Amount) -> bool:
         """Whether a draft that may use so much fits in what is left of the pool."""
@@ -63,10 +68,7 @@ class Bill:
         cost = None if price is None else cost_micro_usd(usage, price)
         self.totals["input_tokens"] += usage.input_tokens
         self.totals["output_tokens"] += usage.output_tokens
-        # One unknown price makes the sum unknown: a sum without it would be a wrong number.
-        self.cost_micro_usd = (
-            None if cost is None or self.cost_micro_usd is None else self.cost_micro_usd + cost
-        )
+        self._add_cost(cost)
         before_cost = before.get("cost_micro_usd", 0)
         sums = {
             "input_tokens": before.get("input_tokens", 0) + usage.input_tokens,
@@ -78,11 +80,13 @@ class Bill:
         played = cached or model.startswith(f"{RECORDED}/")
         tokens = 0 if played else usage.input_tokens + usage.output_tokens
         if stream not in self._models:
-            drafted = self._drafted
-            self._drafted = Amount(
-                drafted.tokens + tokens, (drafted.cost_micro_usd or 0) + (cost or 0)
-            )
+            self._drafted += Amount(tokens, cost or 0)
         return sums, Charge(self.lease_of(stream), tokens, cost or 0)
+
+    def _add_cost(self, cost: int | None) -> None:
+        # One unknown price makes the sum unknown: a sum without it would be a wrong number.
+        known = cost is not None and self.cost_micro_usd is not None
+        self.cost_micro_usd = (self.cost_micro_usd or 0) + (cost or 0) if known else None
 
     def lease_of(self, stream: str) -> str:
         return stream if stream in self._models else SYNTHESIS

@@ -53,6 +53,9 @@ class Journal:
     def restore_text(self, stream: str, stored: StoredText, *, rev: int) -> None:
         self._ledger.restore_text(stream, stored, rev=rev)
 
+    def restore_spent(self, stream: str, spent: Mapping[str, Any]) -> None:
+        self._ledger.restore_spent(stream, spent)
+
     @property
     def bill(self) -> Bill:
         return self._ledger.bill

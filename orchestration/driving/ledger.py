@@ -152,6 +152,11 @@ class Ledger:
         if rev != stored.rev:
             self.call_row(stream, rev=rev)
 
+    def restore_spent(self, stream: str, spent: Mapping[str, Any]) -> None:
+        """What attempts of ``stream`` used under another driver, which charged it."""
+        self.flow(stream).spent = dict(spent)
+        self.bill.restore(stream, spent)
+
     def restore(self, ended: frozenset[str], marks: Mapping[str, int]) -> None:
         """What another driver had seen end, and reached."""
         self.ended |= ended

@@ -2,14 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Final
 from uuid import UUID
 
 from orchestration.domain.estimate import SYNTHESIS, Amount, PricedAt
 from orchestration.domain.policies import Policy, from_mapping
 from orchestration.domain.run import CacheWish
 from orchestration.facts import TimedFact, facts_of
-from orchestration.models import Call, Run, Synthesis
+from orchestration.models import Call, ModelCall, Run
 from workspaces.models import Lease
+
+_SPENT: Final = (
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "usage_estimated",
+    "cost_micro_usd",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +32,8 @@ class StoredText:
 
 @dataclass(frozen=True, slots=True)
 class DrivenRun:
-    """A claimed run. ``history`` is empty of calls unless another driver began it."""
+    """A claimed run. ``spent`` is `spent_by` of each stream; it and ``history`` are empty of calls
+    unless another driver began it."""
 
     id: UUID
     workspace_id: UUID
@@ -41,12 +51,11 @@ class DrivenRun:
     models: dict[str, str]
     prices: dict[str, PricedAt]
     pool: Amount | None
-    drafted: Amount
     history: list[TimedFact]
     texts: dict[str, StoredText]
     started: frozenset[str]
     ended: frozenset[str]
-    spent: dict[str, int | None]
+    spent: dict[str, dict[str, Any]]
     marks: dict[str, int]
     stop_requested: bool
 
@@ -69,8 +78,6 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
     versions = list(run.syntheses.all())
     texts = {call.label: StoredText(call.text, call.pacing, call.rev) for call in calls}
     texts |= {f"v{each.version}": StoredText(each.text, each.pacing) for each in versions}
-    spent: list[Call | Synthesis] = [*calls, *versions]
-    costs = [part.cost_micro_usd for part in spent if part.input_tokens or part.output_tokens]
     return DrivenRun(
         id=run.pk,
         workspace_id=run.workspace_id,
@@ -89,10 +96,6 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         models={call.label: call.model for call in calls},
         prices=prices_of(run, calls),
         pool=_pool(run),
-        drafted=Amount(
-            sum(each.input_tokens + each.output_tokens for each in versions),
-            sum(each.cost_micro_usd or 0 for each in versions),
-        ),
         history=facts_of(run),
         texts=texts,
         started=frozenset(call.label for call in calls if call.started_ms is not None),
@@ -100,11 +103,8 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
             [call.label for call in calls if call.duration_ms is not None or call.reason]
             + [f"v{each.version}" for each in versions if each.state != "running"]
         ),
-        spent={
-            "input_tokens": sum(part.input_tokens for part in spent),
-            "output_tokens": sum(part.output_tokens for part in spent),
-            "cost_micro_usd": None if None in costs else sum(cost or 0 for cost in costs),
-        },
+        spent={call.label: spent_by(call) for call in calls}
+        | {f"v{each.version}": spent_by(each) for each in versions},
         stop_requested=run.stop_requested_at is not None,
         marks={
             name: value
@@ -116,6 +116,14 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
             if value is not None
         },
     )
+
+
+def spent_by(part: ModelCall) -> dict[str, Any]:
+    """What the attempts of a call or draft have used, as its row has it; empty where none was
+    counted."""
+    if not (part.input_tokens or part.output_tokens):
+        return {}
+    return {name: getattr(part, name) for name in _SPENT}
 
 
 def _pool(run: Run) -> Amount | None:

@@ -94,6 +94,21 @@ async def crashed(alice: Person) -> Run:
     return await in_database(Run.objects.everywhere().get, pk=run.pk)
 
 
+async def crashed_between_attempts(alice: Person) -> Run:
+    """Its driver ends when an attempt has failed that was paid for; another goes on with it."""
+    run = await in_database(make_run, alice)
+    spoke = Attempt("incomplete", wait_s=60, pieces=[(0.0, "word " * 40)])
+    waits = Script(said(A_TEXT).pieces, failing=[spoke])
+    first = asyncio.create_task(drive(run, ScriptedClient(answers(A=waits), speed=1)))
+    await until_log(run, lambda events: any(e["type"] == "call.attempt_failed" for e in events))
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    later = timezone.now() + timedelta(days=1)
+    [(_, fence)] = await in_database(claim_runs, owner="next", limit=1, now=later)
+    await drive_run(run_id=run.pk, fence=fence, client=ScriptedClient(answers(), speed=2))
+    return await in_database(Run.objects.everywhere().get, pk=run.pk)
+
+
 async def poisoned(alice: Person) -> Run:
     """It ended each of its drivers, and is given up with calls under way."""
     run = await in_database(make_run, alice)
@@ -119,6 +134,7 @@ ENDINGS: dict[str, Callable[[Person], Awaitable[Run]]] = {
     "a broken stream": scripted(answers(A=Script([(0.01, "Start")], Cut(after_s=0.02)))),
     "a stop": stopped,
     "a crash": crashed,
+    "a crash between attempts": crashed_between_attempts,
     "being given up": poisoned,
 }
 
