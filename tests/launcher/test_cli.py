@@ -54,7 +54,7 @@ def test_without_a_python_that_is_new_enough_it_says_so(checkout: Path, tmp_path
         (("up", "--model", "gpt-9"), "invalid choice"),
         (
             ("test", "--without", "everything"),
-            "the suites are browser, go, litellm, localmodel, redis",
+            "the suites are browser, go, litellm, localmodel, postgresql, redis",
         ),
         (("ask",), "Give a question"),
         (("ask", "a", "--file", "-"), "Give one of the two"),
