@@ -37,8 +37,8 @@ def proxies_are_named(app_configs: Sequence[Any] | None, **kwargs: Any) -> list[
     if settings.BEHIND_HTTPS and not settings.TRUSTED_PROXIES:
         return [
             Warning(
-                "REX_BEHIND_HTTPS is on and REX_TRUSTED_PROXIES names no proxy: everybody who signs "
-                "in seems to come from one address, so anyone can lock a name for a while.",
+                "REX_BEHIND_HTTPS is on and REX_TRUSTED_PROXIES names no proxy: everybody who "
+                "signs in seems to come from one address, so anyone can lock a name for a while.",
                 id="rex.W002",
             )
         ]

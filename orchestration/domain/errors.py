@@ -194,7 +194,8 @@ _ROWS: Final = (
     _row(
         ErrorKind.QUOTA_EXCEEDED,
         429,
-        "The workspace has used up its quota. Wait until it renews, or ask an operator to raise it.",
+        "The workspace has used up its quota. "
+        "Wait until it renews, or ask an operator to raise it.",
         state="skipped",
     ),
     _row(
