@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.urls import reverse
-from pytest_django.fixtures import SettingsWrapper
 
 from orchestration.fanout.target_state import CacheState, Targets, TargetState
 from orchestration.models import Call, ModelPrice, PausedModel
@@ -128,7 +127,7 @@ def test_a_model_is_paused_with_a_reason_and_resumed(alice: Person) -> None:
 
 
 def test_a_provider_in_trouble_is_told_of_on_the_first_page(
-    alice: Person, monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper
+    alice: Person, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     browser = superuser()
     settings.FANOUT_URL = "http://127.0.0.1:1"  # where nobody listens
