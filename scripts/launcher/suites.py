@@ -46,9 +46,11 @@ _PROGRAMS = (
     ("litellm", "REX_LITELLM_PROXY", litellm_proxy.find),
 )
 # What runs on PostgreSQL too, for it runs otherwise there: locks, transactions, constraints.
-_ON_POSTGRES = ("tests/quotas", "tests/workspaces", "tests/actions", "tests/web")
-# The race brings its stores along, PostgreSQL among them.
-_ONCE_IS_ENOUGH = ("--ignore", "tests/quotas/test_racing_creates.py")
+_ON_POSTGRES = (
+    *("tests/quotas", "tests/workspaces", "tests/actions", "tests/web"),
+    # The race brings its stores along, PostgreSQL among them.
+    "--ignore=tests/quotas/test_racing_creates.py",
+)
 # The Go package that starts a Redis for tests.
 _STARTS_REDIS = "/internal/redistest"
 
@@ -96,11 +98,7 @@ def test(layout: Layout, without: frozenset[str], arguments: Sequence[str]) -> i
     results.append(_python_suite(layout, env, without, arguments))
     if "postgresql" not in without and not arguments:
         on_postgres = env | {"REX_TEST_DATABASE": "postgresql"}
-        results.append(
-            _python_suite(
-                layout, on_postgres, without, (*_ON_POSTGRES, *_ONCE_IS_ENOUGH), "postgresql"
-            )
-        )
+        results.append(_python_suite(layout, on_postgres, without, _ON_POSTGRES, "postgresql"))
     say()
     for result in results:
         verdict = "passed" if result.exit_code == 0 else "FAILED"
