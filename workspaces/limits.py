@@ -3,9 +3,9 @@
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from django.db.models import Prefetch
+from django.db.models import Prefetch, Q
 
-from workspaces.domain.quotas import Dimension, Limit
+from workspaces.domain.quotas import Dimension, Limit, split_scope
 from workspaces.models import Quota, QuotaOverride, Workspace
 
 
@@ -17,12 +17,22 @@ def limits_of(workspace: Workspace, scopes: Collection[str] | None, now: datetim
         Quota.objects.in_workspace(workspace)
         .select_related("api_key")
         .prefetch_related(Prefetch("overrides", live.order_by("pk"), to_attr="live_overrides"))
+        .order_by("pk")
     )
-    return [
-        limit_of(quota, quota.live_overrides)
-        for quota in quotas
-        if scopes is None or quota.scope in scopes
-    ]
+    if scopes is not None:
+        # Here and not below: a workspace may have a thousand keys, each with quotas of its own.
+        quotas = quotas.filter(_in_any(scopes))
+    return [limit_of(quota, quota.live_overrides) for quota in quotas]
+
+
+def _in_any(scopes: Collection[str]) -> Q:
+    """The quotas whose ``scope`` is one of ``scopes``; the workspace's own have no pipeline."""
+    wanted = Q(pk__in=())
+    for scope in scopes:
+        kind, name = split_scope(scope)
+        of_key, of_pipeline = Q(api_key__lineage=name), Q(api_key=None, pipeline=name or "")
+        wanted |= of_key if kind == "key" else of_pipeline
+    return wanted
 
 
 def limit_of(quota: Quota, live: Sequence[QuotaOverride]) -> Limit:

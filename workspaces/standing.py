@@ -54,7 +54,8 @@ def prospect_of(
 
 def _standings(workspace: Workspace, limits: Sequence[Limit], windows: Windows) -> Standings:
     spans = (NOW, windows.day, windows.month)
-    rows = Counter.objects.in_workspace(workspace).filter(window__in=spans)
+    scopes = {limit.scope for limit in limits}
+    rows = Counter.objects.in_workspace(workspace).filter(scope__in=scopes, window__in=spans)
     counters = {(each.scope, each.window): each for each in rows}
     for limit in limits:
         key = (limit.scope, limit.dimension.window(windows))

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 
 from orchestration.domain.routing import RECORDED
-from orchestration.domain.run import RUN_ENDED, CallState
+from orchestration.domain.run import CallState, RunStatus
 from orchestration.models import Call, Run
 from workspaces.actions.settle import Charge, settle
 from workspaces.models import Lease, Reservation
@@ -23,8 +23,12 @@ def settle_orphans(*, now: datetime) -> int:
     reservations = Reservation.objects.everywhere().filter(
         closed_at__isnull=True, created_at__lt=now - FORGOTTEN_AFTER
     )
-    runs = Run.objects.everywhere()
-    unfinished = runs.exclude(status__in=RUN_ENDED).values("pk")
+    # In the words of the index of the few that are unfinished, of all there ever were.
+    unfinished = (
+        Run.objects.everywhere()
+        .filter(status__in=(RunStatus.QUEUED, RunStatus.RUNNING))
+        .values("pk")
+    )
     orphans = list(reservations.exclude(subject__in=unfinished).order_by("created_at")[:BATCH])
     for reservation in orphans:
         with transaction.atomic():

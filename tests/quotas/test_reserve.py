@@ -12,7 +12,16 @@ from workspaces.actions.reserve import QuotaExceeded, WorkspacePaused, reserve
 from workspaces.actions.settle import Charge, settle
 from workspaces.counting import recount
 from workspaces.domain.quotas import Dimension, Hold, Offer
-from workspaces.models import Counter, Lease, Quota, QuotaOverride, Reservation, Workspace
+from workspaces.limits import limits_of
+from workspaces.models import (
+    ApiKey,
+    Counter,
+    Lease,
+    Quota,
+    QuotaOverride,
+    Reservation,
+    Workspace,
+)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 Limits = Callable[..., None]
@@ -167,6 +176,31 @@ def test_an_override_counts_until_it_expires(home: Workspace, limits: Limits) ->
     override.save()
     with pytest.raises(QuotaExceeded):
         admit(home)
+
+
+def test_the_limits_of_some_work_are_those_of_its_scopes_and_no_others(home: Workspace) -> None:
+    keys = [
+        ApiKey.objects.create(workspace=home, name=name, public=name, secret_sha256="", scopes=[])
+        for name in ("first", "second")
+    ]
+    elsewhere = Workspace.objects.create(slug="elsewhere", name="Elsewhere")
+    Quota.objects.create(workspace=elsewhere, dimension=Dimension.FANOUT_WIDTH, limit=1)
+    for quota in (
+        *(Quota(api_key=key) for key in keys),
+        *(Quota(pipeline=name) for name in ("", "council", "synthesis")),
+    ):
+        quota.workspace, quota.dimension, quota.limit = home, Dimension.FANOUT_WIDTH, 5
+        quota.save()
+    assert len(limits_of(home, None, NOON)) == 5
+    for scopes in (
+        ["", "key:first", "pipeline:council"],
+        ["", "pipeline:synthesis"],
+        ["key:second"],
+        ["key:nobody", "pipeline:none"],
+        [],
+    ):
+        told = {limit.scope for limit in limits_of(home, scopes, NOON)}
+        assert told == set(scopes) - {"key:nobody", "pipeline:none"}
 
 
 def test_a_quota_of_a_pipeline_counts_what_the_month_had_before_it(home: Workspace) -> None:
