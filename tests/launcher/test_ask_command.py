@@ -54,6 +54,7 @@ class FakeRex(ThreadingHTTPServer):
         self.refusal: tuple[int, dict[str, str]] | None = None
         self.stop_refusal: tuple[int, dict[str, str]] | None = None
         self.lost_readings = 0
+        self.without_database: list[bool] = []
         self.stop_ends_it: bool | None = None
         self.reading = threading.Event()
         self.stopped = threading.Event()
@@ -79,6 +80,9 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json(202, links)
 
     def do_GET(self) -> None:
+        if self.server.without_database and self.server.without_database.pop(0):
+            problem = {"detail": "The database does not answer.", "code": "store_unavailable"}
+            return self._json(503, problem)
         url = urlsplit(self.path)
         if not url.path.endswith("/events"):
             return self._json(200, _RUN) if self._is_reached() else None
@@ -291,6 +295,24 @@ def test_a_server_that_goes_at_the_very_end_is_tried_again_and_then_told_of(
     assert "Traceback" not in ended.err
 
 
+def test_a_run_is_followed_on_when_the_database_is_back(layout: Layout, rex: FakeRex) -> None:
+    rex.cut_after = [4]
+    # The stream is cut, twice refused, read to its end; and then the run itself, refused once.
+    rex.without_database = [False, True, True, False, True, False]
+    ended = _ask(layout, "--quiet")
+    assert (ended.code, ended.out) == (3, "It is blue.\n\nWhy?\n")
+    assert not rex.without_database
+    assert len(rex.asked) == 2
+
+
+def test_a_question_that_cannot_be_stored_is_refused_at_once(layout: Layout, rex: FakeRex) -> None:
+    rex.refusal = (503, {"detail": "The database does not answer.", "code": "store_unavailable"})
+    ended = _ask(layout)
+    assert ended.code == 1
+    assert "The database does not answer." in ended.err
+    assert len(rex.bodies) == 1
+
+
 def test_a_question_out_of_a_pipe_is_read(layout: Layout, rex: FakeRex) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"Why?")
@@ -305,14 +327,16 @@ class Slept(Exception):
     """Raised instead of sleeping."""
 
 
+@pytest.mark.parametrize("error", [None, client.Unavailable("The database does not answer.")])
 @pytest.mark.parametrize("patient", [True, False])
 def test_a_server_that_stays_away_is_given_up_only_after_a_while(
-    monkeypatch: pytest.MonkeyPatch, patient: bool
+    monkeypatch: pytest.MonkeyPatch, patient: bool, error: Exception | None
 ) -> None:
     def sleep(_: float) -> None:
         raise Slept
 
     monkeypatch.setattr("launcher.ask.client.asyncio.sleep", sleep)
     monkeypatch.setattr(client, "_GIVE_UP_S", 60.0 if patient else -1.0)
-    with pytest.raises(Slept if patient else Failed):
-        client.Patience().wait(None).send(None)
+    said = "The database" if error else "Rex cannot be reached"
+    with pytest.raises(Slept if patient else Failed, match=None if patient else said):
+        client.Patience().wait(error).send(None)

@@ -20,6 +20,10 @@ _GIVE_UP_S = 60.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 
 
+class Unavailable(Failed):
+    """Rex is there, and refuses for a moment: its database does not answer, or it is stopping."""
+
+
 class Client:
     """A client of one Rex. ``base_url`` without a path; ``key`` an API key of a workspace."""
 
@@ -57,7 +61,12 @@ class Client:
 
     async def run(self, api_url: str) -> dict[str, Any]:
         """The run as the API gives it."""
-        return _accepted(await self._sent("GET", api_url))
+        patience = Patience()
+        while True:
+            try:
+                return _accepted(await self._sent("GET", api_url))
+            except Unavailable as refused:
+                await patience.wait(refused)
 
     async def stop(self, api_url: str) -> None:
         """Asks for a stop; raises Failed when it is refused.
@@ -94,7 +103,7 @@ class Patience:
     async def wait(self, error: Exception | None) -> None:
         """Pauses; raises Failed when there was no progress for too long."""
         if time.monotonic() - self._since_s > _GIVE_UP_S:
-            raise _unreachable(error)
+            raise error if isinstance(error, Failed) else _unreachable(error)
         await asyncio.sleep(self._pause_s)
         self._pause_s = min(_LONGEST_PAUSE_S, 2 * self._pause_s)
 
@@ -114,7 +123,8 @@ def _refused(response: httpx.Response) -> Failed:
     except (ValueError, KeyError, TypeError):
         detail, code = f"Rex answered with HTTP {response.status_code}.", ""
     advice = f"Code {code}, request {problem.get('request_id')}." if code else ""
-    return Failed(detail, advice=advice, exit_code=exit_code_of_problem(response.status_code, code))
+    kind = Unavailable if response.status_code == 503 else Failed
+    return kind(detail, advice=advice, exit_code=exit_code_of_problem(response.status_code, code))
 
 
 def _unreachable(error: Exception | None) -> Failed:

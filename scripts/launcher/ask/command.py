@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from launcher.ask.client import Client, Patience
+from launcher.ask.client import Client, Patience, Unavailable
 from launcher.ask.options import body_of, display_of, question_of
 from launcher.ask.outcome import INTERRUPTED, exit_code, summary
 from launcher.ask.panel import Screen, safe, screen_for
@@ -123,7 +123,7 @@ class _Following:
             try:
                 if await self._read():
                     return
-            except (httpx.TransportError, MissingText) as lost:
+            except (httpx.TransportError, MissingText, Unavailable) as lost:
                 error = lost
             if self._view is not before:
                 patience.progress()
