@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 from uuid import UUID
 
-from django.db import DatabaseError
 from django.http import (
     HttpRequest,
     HttpResponse,
@@ -23,7 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 from orchestration.bridge import in_database
 from orchestration.follow import follow
 from orchestration.models import Run
-from orchestration.problems import problem_response
+from orchestration.problems import STORE_ERRORS, log_store_error, problem_response
 from orchestration.queries import RunNotFound, run_of
 from orchestration.reader import Cursor, Position, cursor_from
 from workspaces.authentication import actor_of, actor_still_behind
@@ -157,15 +156,19 @@ async def _poll(
 def _stream(request: HttpRequest, run_id: UUID, cursor: Cursor) -> StreamingHttpResponse:
     async def lines() -> AsyncIterator[bytes]:
         guard = _Guard(request, run_id)
-        async for batch in follow(run_id, cursor, heartbeat_s=HEARTBEAT_S):
-            # Not known to be allowed is not allowed. The client may come back and ask again.
-            try:
+        # Where the database does not answer the stream ends early; the client comes back and asks
+        # for the rest.
+        try:
+            async for batch in follow(run_id, cursor, heartbeat_s=HEARTBEAT_S):
+                # Not known to be allowed is not allowed.
                 if not await guard.lets_on():
                     return
-            except (TimeoutError, DatabaseError):
-                return
-            # An empty line is allowed between NDJSON objects and keeps the connection in use.
-            yield b"".join(json.dumps(event).encode() + b"\n" for event in batch) or b"\n"
+                # An empty line is allowed between NDJSON objects and keeps the connection in use.
+                yield b"".join(json.dumps(event).encode() + b"\n" for event in batch) or b"\n"
+        except TimeoutError:
+            return
+        except STORE_ERRORS as error:
+            log_store_error(error)
 
     response = StreamingHttpResponse(lines(), content_type=NDJSON)
     response["X-Accel-Buffering"] = "no"

@@ -265,9 +265,16 @@ def test_a_run_under_way_waits_for_the_database_and_loses_nothing(
         assert asked.status_code == 202, asked.text
         address = asked.json()["api_url"]
         until(rex, address, lambda run: bool(run["calls"][0]["text"]))
-        with outage(postgres_server):
-            refused(rex.api.get(address))
-            wait_for(lambda: bool(rex.logged("record_failed")))
+        lines = {"Accept": "application/x-ndjson"}
+        with rex.api.stream("GET", f"{address}/events", headers=lines) as followed:
+            told = (json.loads(line)["type"] for line in followed.iter_lines() if line)
+            assert next(told) == "run.started"
+            with outage(postgres_server):
+                # Who follows is let go in order, and comes back for the rest.
+                assert "run.finished" not in list(told)
+                refused(rex.api.get(address))
+                wait_for(lambda: bool(rex.logged("record_failed")))
         ended = until(rex, address, has_ended)
         assert (ended["status"], ended["reason"]) == ("done", None), ended
         assert ended["calls"][0]["text"] == "".join(WORDS)
+        assert "Exception in ASGI application" not in rex.log.read_text()
