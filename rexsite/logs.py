@@ -43,6 +43,20 @@ class _NotTold(logging.Filter):
         return getattr(record, "status_code", None) != 503
 
 
+class _RouteForPath(logging.Filter):
+    """Django names the path of a request that failed or was refused; ours is told by its route, for
+    a path may hold an invitation."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = getattr(record, "request", None)
+        path = getattr(request, "path", None)
+        if path and isinstance(record.args, tuple):
+            match = getattr(request, "resolver_match", None)
+            route = match.route if match else "(none)"
+            record.args = tuple(route if each == path else each for each in record.args)
+        return True
+
+
 def configure(options: dict[str, str]) -> None:
     """Set up logging from ``{"level": …, "format": "json" | "console"}``."""
     renderer: Any = (
@@ -71,11 +85,19 @@ def configure(options: dict[str, str]) -> None:
                     ],
                 }
             },
-            "filters": {"not_told": {"()": _NotTold}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "rex"}},
+            "filters": {"not_told": {"()": _NotTold}, "route": {"()": _RouteForPath}},
+            "handlers": {
+                "stderr": {
+                    "class": "logging.StreamHandler",
+                    "formatter": "rex",
+                    "filters": ["route"],
+                }
+            },
             "root": {"handlers": ["stderr"], "level": options["level"]},
             "loggers": {
                 **{name: {"level": "WARNING"} for name in _TELL_TOO_MUCH},
+                # Without the handlers it comes with, which in debugging write each line again.
+                "django": {"handlers": []},
                 # Of a refused request it would repeat the path; of a failed one we need the cause.
                 "django.request": {"level": "ERROR", "filters": ["not_told"]},
                 # It names whoever could not sign in; rexsite.sign_in has a line of its own.

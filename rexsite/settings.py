@@ -328,5 +328,6 @@ REST_FRAMEWORK = {
     "URL_FORMAT_OVERRIDE": None,
 }
 
+DEFAULT_EXCEPTION_REPORTER_FILTER = "rexsite.debug_pages.PlacesOnly"
 LOGGING_CONFIG = "rexsite.logs.configure"
 LOGGING = {"level": LOG_LEVEL, "format": LOG_FORMAT}
