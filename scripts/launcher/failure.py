@@ -56,6 +56,18 @@ _OF_REX: _Causes = (
         "empty one: rex.sqlite3 with its -wal and -shm, in .rex (or REX_STATE_DIR).",
     ),
     (
+        r"database \"[^\"]*\" does not exist",
+        "Create the database that DATABASE_URL names; its tables are made at the next start.",
+    ),
+    (
+        r"permission denied for (schema|table|sequence|database)",
+        "The user of DATABASE_URL may not make or use tables there. Let it own the database.",
+    ),
+    (
+        r"couldn't get a connection|database did not answer|no answer from the database",
+        "Does the PostgreSQL of DATABASE_URL run, and are its address, user and password right?",
+    ),
+    (
         r"unable to open database file|readonly database",
         "The database cannot be opened for writing. Is its directory there, and this user's?",
     ),

@@ -71,6 +71,12 @@ Traceback (most recent call last):
         ("django.db.utils.DatabaseError: file is not a database", "database is damaged"),
         ("sqlite3.DatabaseError: database disk image is malformed", "database is damaged"),
         ("django.db.utils.OperationalError: unable to open database file", "cannot be opened"),
+        ('django.db.utils.OperationalError: database "rex" does not exist', "Create the database"),
+        ("psycopg.OperationalError: couldn't get a connection after 5.00 sec", "Does the Postgre"),
+        (
+            "psycopg.errors.InsufficientPrivilege: permission denied for schema public",
+            "own the data",
+        ),
         ("OSError: [Errno 28] No space left on device", "disk is full"),
         ("ConnectionRefusedError: [Errno 111] Connection refused", ""),
     ],
