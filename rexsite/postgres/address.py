@@ -33,6 +33,10 @@ def database(url: str, *, timeout_s: int, connections: int) -> dict[str, Any]:
     except ProgrammingError:
         # Its words repeat the address.
         raise WrongAddress(f"{_FORM}. {_ESCAPES}") from None
+    # Else pieces of a password would be taken for the host or the name, and told as such.
+    path = url.partition("://")[2].partition("/")[2].partition("?")[0]
+    if "@" in path or "@" in str(given.get("host") or ""):
+        raise WrongAddress(f"{_FORM}. {_ESCAPES}")
     if not given.get("dbname"):
         raise WrongAddress(f"{_FORM}; the name of the database is missing.")
     if not given.keys() <= {*_PARTS, *_TLS}:

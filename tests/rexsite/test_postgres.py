@@ -52,6 +52,9 @@ def test_an_address_may_ask_for_tls() -> None:
     ("url", "said"),
     [
         (f"postgresql://ann:{CANARY}/x@db/rex", "In a password"),
+        (f"postgresql://ann:1/{CANARY}@db/rex", "In a password"),
+        (f"postgresql://ann:x@{CANARY}@db/rex", "In a password"),
+        (f"postgresql://ann:x@{CANARY}/y@db/rex", "In a password"),
         (f"postgresql://ann:{CANARY}%zz@db/rex", "In a password"),
         (f"postgresql://ann:{CANARY}@[::1/rex", "In a password"),
         (f"postgresql://ann:{CANARY}@db", "name of the database"),
