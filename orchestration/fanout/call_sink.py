@@ -222,6 +222,12 @@ class CallSink(Telling):
         """Another call takes the attempts over: what they cost is not told here."""
         self.characters, self._counted, self._at_work = 0, NOT_COUNTED, False
 
+    def catch_up(self, attempt: int, characters: int, counted: Counted, *, at_work: bool) -> None:
+        """What ``attempt`` has said and counted that this call was too slow to pass on: nobody
+        else pays for it."""
+        self._attempt, self.characters = attempt, characters
+        self._counted, self._at_work = counted, at_work
+
     def deadline(self) -> float:
         return self.deadline_at
 

@@ -22,6 +22,7 @@ from orchestration.fanout.attempts import Attempts
 from orchestration.fanout.cache_value import CachedAnswer
 from orchestration.fanout.call_sink import (
     MAX_PENDING_CHARS,
+    NOT_COUNTED,
     Answer,
     CallFault,
     CallSink,
@@ -45,6 +46,9 @@ class _Flight(Telling):
         self.task: asyncio.Task[None] | None = None
         self.end: Answer | CallFault | None = None
         self._target = call
+        self._attempt = 0  # under way, or the last; 0: none is
+        self._connected = False
+        self._counted = NOT_COUNTED
         self._told: list[_Told] = []
         self._leader: CallSink | None = None
         self._leads_from = 0  # the place in what was told; what is before was another's
@@ -60,6 +64,8 @@ class _Flight(Telling):
 
     def finish(self, end: Answer | CallFault) -> None:
         self.end = end
+        if isinstance(end, Answer):
+            self._counted = end.counted
         self._change()
 
     def kept(self, end: Answer) -> CachedAnswer:
@@ -80,6 +86,7 @@ class _Flight(Telling):
     def started(self, attempt: int, reason: Reason, target: CallRequest) -> None:
         super().started(attempt, reason, target)
         self._target, self._texts, self._thoughts = target, [], []
+        self._attempt, self._connected, self._counted = attempt, False, NOT_COUNTED
 
         async def tell(sink: CallSink, leads: bool) -> None:
             if leads:
@@ -93,6 +100,8 @@ class _Flight(Telling):
         self._record(tell)
 
     def connected(self) -> None:
+        self._connected = True
+
         async def tell(sink: CallSink, leads: bool) -> None:
             if leads:
                 sink.connected()
@@ -100,6 +109,8 @@ class _Flight(Telling):
         self._record(tell)
 
     def counted(self, counted: Counted) -> None:
+        self._counted = counted
+
         async def tell(sink: CallSink, leads: bool) -> None:
             if leads:
                 sink.counted(counted)
@@ -112,7 +123,7 @@ class _Flight(Telling):
                 sink.attempt_failed(fault, wait_s)
 
         self._record(tell)
-        self.characters, self.said = 0, False
+        self.characters, self.said, self._attempt = 0, False, 0
 
     def must_wait(self, text: str) -> bool:
         """The fastest of the followers sets the pace."""
@@ -174,13 +185,20 @@ class _Flight(Telling):
                 else:
                     await self._changed.wait()
         except asyncio.CancelledError:
-            heirs = [other for other in self._followers if other is not sink]
-            if self.led_by(sink) and heirs:
-                self._leader, self._leads_from = heirs[0], max(place, self._leads_from)
-                sink.hand_over()
+            if self.led_by(sink):
+                self._hand_over(sink, place)
             raise
         finally:
             del self._followers[sink]
+
+    def _hand_over(self, sink: CallSink, place: int) -> None:
+        """The leader leaves, having been told so much: who pays for the attempt under way?"""
+        heir = next((other for other in self._followers if other is not sink), None)
+        if heir is not None:
+            self._leader, self._leads_from = heir, max(place, self._leads_from)
+            sink.hand_over()
+        elif self._attempt:
+            sink.catch_up(self._attempt, self.characters, self._counted, at_work=self._connected)
 
     def led_by(self, sink: CallSink) -> bool:
         """Whether the attempts are this call's."""

@@ -10,7 +10,13 @@ from msgspec.structs import replace
 from orchestration.domain.errors import ErrorKind
 from orchestration.fanout.answer_cache import AnswerCache
 from orchestration.fanout.attempts import Attempts
-from orchestration.fanout.call_sink import MAX_PENDING_CHARS, Answer, CallFault, Telling
+from orchestration.fanout.call_sink import (
+    MAX_PENDING_CHARS,
+    Answer,
+    CallFault,
+    Counted,
+    Telling,
+)
 from orchestration.fanout.flights import Flights
 from orchestration.fanout.relay import Relay
 from orchestration.fanout.wire import (
@@ -234,3 +240,24 @@ async def test_slow_readers_slow_the_work_and_a_fast_one_does_not_wait_for_them(
             assert len(text(fast)) == 40 * len(piece)
         rest = [event async for event in events]
     assert len(text(rest)) == 40 * len(piece)
+
+
+async def test_what_a_slow_reader_was_not_told_is_paid_for_when_it_is_stopped() -> None:
+    async def attempt(call: CallRequest, telling: Telling) -> Answer:
+        for _ in range(40):
+            await telling.text("x" * (MAX_PENDING_CHARS // 4))
+        return Answer("stop", counted=Counted(input_tokens=7, output_tokens=4321))
+
+    flights = flights_of(attempt)
+    asked = request()
+    slow = relay_of(flights, asked)
+    async with aclosing(slow.events()) as events:
+        await anext(events)
+        fast = (await begun(flights, request()))[-1]
+        slow.stop(None, ErrorKind.STOP_USER)
+        end = [event async for event in events][-1]
+    assert isinstance(fast, Finished)
+    assert fast.cached_age_ms == 0, "whose answer it is too, and who does not pay"
+    assert isinstance(end, Failed)
+    assert end.usage is not None
+    assert (end.usage.output_tokens, end.usage.estimated) == (4321, False)
