@@ -7,7 +7,6 @@ row about once a second; facts go to the rows in one transaction per turn.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +18,18 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.utils import timezone
-from msgspec import UNSET
 
 from orchestration.actions.claim_runs import RENEW_EVERY_S, renew_lease
 from orchestration.actions.give_up_run import give_up_run
 from orchestration.actions.record_event import Batch, LeaseLost, Recorded, record_event
 from orchestration.bridge import in_database
 from orchestration.domain import synthesis as domain
-from orchestration.domain.estimate import Amount, PricedAt, synthesis_call_bound, token_bound
+from orchestration.domain.estimate import Amount, PricedAt
 from orchestration.domain.run import RunStatus
 from orchestration.driving.bill import Terms, price_in
 from orchestration.driving.journal import Journal
 from orchestration.driving.load import Control, DrivenRun, NotOurs, control_of, load_run
-from orchestration.driving.requests import calls_request, synthesis_request
+from orchestration.driving.requests import calls_request, most_of, synthesis_request
 from orchestration.driving.upstream import CALLS, Arrived, Broken, Unconfirmed, Upstream
 from orchestration.fanout import wire
 from orchestration.fanout.client import ProviderClient
@@ -90,6 +88,7 @@ class RunDriver:
         self._upstream = Upstream(run, client)
         self._inbox = self._upstream.inbox
         self._due: list[domain.Command] = []
+        self._draft = Amount(0, 0)  # the most that the draft under way may use
         self._head = run.last_seq
         self._started = bool(run.started)
         self._checkpoint_at = clock()
@@ -142,6 +141,8 @@ class RunDriver:
                 self.journal.calls.take_in(event, now)
             case Arrived(source, event):
                 self.journal.versions.take_in(int(source[1:]), event, now)
+                if isinstance(event, wire.AttemptFailed) and event.wait_ms is not None:
+                    self._check_next_attempt(int(source[1:]), now)
             case Broken("calls", kind, message):
                 for label in self.journal.calls.open():
                     self.journal.calls.fail(label, kind, now, message=message)
@@ -260,24 +261,22 @@ class RunDriver:
         request = synthesis_request(
             self.run, command, self.journal.state, time_left_ms=self._time_left_ms()
         )
-        if not self.journal.bill.affords(self._most_of(request)):
+        self._draft = most_of(request, self.run.prices.get(self.run.synthesizer))
+        if not self.journal.bill.affords(self._draft):
             self.journal.versions.fail(command.version, "budget.run", self._now_ms())
             self._decide()
             return
         self._upstream.send(f"v{command.version}", request)
 
-    def _most_of(self, request: wire.FanoutRequest) -> Amount:
-        """The most that a draft's request may use."""
-        (call,) = request.calls
-        params = wire.Params() if call.params is UNSET else call.params
-        read = 0
-        for message in call.messages:
-            assert isinstance(message.content, str), "prompts of the synthesis are text"
-            read += token_bound(message.content)
-        if params.response_format is not UNSET:
-            read += token_bound(json.dumps(params.response_format))
-        written = 0 if params.max_tokens is UNSET else params.max_tokens
-        return synthesis_call_bound(read, written, self.run.prices.get(self.run.synthesizer))
+    def _check_next_attempt(self, version: int, now: int) -> None:
+        """A draft is written again only where there is room for all of it once more."""
+        running = self.journal.state.running
+        if running is None or running.version != version or running.cancelling:
+            return
+        if not self.journal.bill.affords(self._draft):
+            command = domain.CancelCall(f"v{version}", "budget.run")
+            self.journal.accept(command, now)
+            self._due.append(command)
 
     def _stop_calls(self, labels: frozenset[str], now: int, *, reason: str = "stop.user") -> None:
         """These calls are to end; asking again changes nothing."""

@@ -11,7 +11,7 @@ from django.db import transaction
 from orchestration.domain.run import EventType
 from orchestration.models import Call, Run, RunEvent, Synthesis
 from orchestration.queue import announce_facts
-from workspaces.actions.settle import Charge, settle
+from workspaces.actions.settle import Charge, settle, without_room
 
 
 class LeaseLost(Exception):
@@ -68,7 +68,7 @@ def record_event(*, run_id: UUID, fence: int, behind: int, batch: Batch, now: da
     rows = Run.objects.everywhere().filter(pk=run_id, fence=fence)
     if rows.filter(last_seq=behind).update(last_seq=head, **batch.run) != 1:
         if batch.events and rows.filter(last_seq=head).exists():
-            return Recorded(head)
+            return Recorded(head, without_room(subject=run_id, charges=batch.charges))
         raise LeaseLost(str(run_id))
     RunEvent.objects.bulk_create(
         RunEvent(

@@ -119,6 +119,8 @@ def _settings(plan: RunPlan, estimate: RunEstimate) -> dict[str, Any]:
         "policy": plan.pipeline.policy,
         "titles": plan.titles,
         "cache": plan.cache,
+        # What the leases are for: a setting that is raised meanwhile is not this run's.
+        "max_tokens": {ask.name: ask.max_tokens for ask in estimate.plan.calls},
         "synthesizer_price": synthesizer_price and synthesizer_price.to_json(),
     }
 

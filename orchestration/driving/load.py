@@ -32,8 +32,9 @@ class StoredText:
 
 @dataclass(frozen=True, slots=True)
 class DrivenRun:
-    """A claimed run. ``spent`` is `spent_by` of each stream; it and ``history`` are empty of calls
-    unless another driver began it."""
+    """A claimed run. ``max_tokens`` are the longest answers that are held for, by label; empty for
+    a run from before that was kept. ``spent`` is `spent_by` of each stream; it and ``history`` are
+    empty of calls unless another driver began it."""
 
     id: UUID
     workspace_id: UUID
@@ -49,6 +50,7 @@ class DrivenRun:
     last_seq: int
     request_id: str
     models: dict[str, str]
+    max_tokens: dict[str, int]
     prices: dict[str, PricedAt]
     pool: Amount | None
     history: list[TimedFact]
@@ -94,6 +96,7 @@ def load_run(run_id: UUID, fence: int) -> DrivenRun:
         last_seq=run.last_seq,
         request_id=run.request_id,
         models={call.label: call.model for call in calls},
+        max_tokens=run.settings.get("max_tokens", {}),
         prices=prices_of(run, calls),
         pool=_pool(run),
         history=facts_of(run),

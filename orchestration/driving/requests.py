@@ -10,6 +10,7 @@ Answers may come from the cache and go there. Syntheses bypass it: their prompts
 answers had said at some moment, between fences of the run's own, so none is ever asked twice.
 """
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Final
@@ -20,6 +21,7 @@ from msgspec.structs import replace as with_fields
 
 from orchestration.domain import plain_prompts, prompts
 from orchestration.domain.cache_key import Question, cache_key
+from orchestration.domain.estimate import Amount, PricedAt, synthesis_call_bound, token_bound
 from orchestration.domain.routing import LOCAL, RECORDED, Target
 from orchestration.domain.run import CacheWish
 from orchestration.domain.synthesis import StartSynthesis, State
@@ -53,7 +55,8 @@ def calls_request(run: DrivenRun, labels: list[str], *, time_left_ms: int) -> wi
     calls: list[wire.CallRequest] = []
     for label in labels:
         target = resolve_model(run.models[label])
-        params = wire.Params(max_tokens=output_limit_of(target))
+        limit = output_limit_of(target)
+        params = wire.Params(max_tokens=min(limit, run.max_tokens.get(label, limit)))
         call = call_for(target, label, question, params=params, timeouts=TIMEOUTS)
         cache = _cache_use(run, call, candidates[label])
         calls.append(with_fields(call, retry=_retry(target), cache=cache))
@@ -130,6 +133,20 @@ def synthesis_request(
     )
     call = with_fields(call, retry=_retry(target))
     return _fanout(synthesis_fanout_id(run, command.version), run, (call,), time_left_ms)
+
+
+def most_of(request: wire.FanoutRequest, priced: PricedAt | None) -> Amount:
+    """The most that the draft ``request`` asks for may use, at one attempt."""
+    (call,) = request.calls
+    params = wire.Params() if call.params is UNSET else call.params
+    read = 0
+    for message in call.messages:
+        assert isinstance(message.content, str), "prompts of the synthesis are text"
+        read += token_bound(message.content)
+    if params.response_format is not UNSET:
+        read += token_bound(json.dumps(params.response_format))
+    written = 0 if params.max_tokens is UNSET else params.max_tokens
+    return synthesis_call_bound(read, written, priced)
 
 
 def _fanout(

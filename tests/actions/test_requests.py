@@ -11,7 +11,7 @@ from orchestration.actions.claim_runs import claim_runs
 from orchestration.domain.synthesis import RunStarted, Source, StartSynthesis, State, apply
 from orchestration.driving.load import DrivenRun, load_run
 from orchestration.driving.requests import calls_request, synthesis_request
-from orchestration.fanout.wire import CacheUse, FanoutRequest, Retry, check_request
+from orchestration.fanout.wire import CacheUse, FanoutRequest, Params, Retry, check_request
 from tests.conftest import Person
 from tests.runs import make_run
 
@@ -49,6 +49,19 @@ def test_calls_and_syntheses_are_tried_again_and_never_after_text(
     for request in (asked(run), synthesis_of(run)):
         assert {call.retry for call in request.calls} == {Retry(attempts=2, restart=False)}
         assert request.workspace == str(alice.workspace.pk)
+
+
+def test_a_limit_that_is_raised_meanwhile_is_not_the_runs(alice: Person, settings: Any) -> None:
+    def limits() -> list[Any]:
+        params = [call.params for call in asked(run).calls]
+        return [each.max_tokens for each in params if isinstance(each, Params)]
+
+    settings.MAX_OUTPUT_TOKENS = 80
+    run = driven(alice)
+    settings.MAX_OUTPUT_TOKENS = 8192
+    assert limits() == [80, 80, 80], "what the leases are for"
+    settings.MAX_OUTPUT_TOKENS = 50
+    assert limits() == [50, 50, 50]
 
 
 def test_every_call_and_every_synthesis_has_a_limit_to_its_answer(

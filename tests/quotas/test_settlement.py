@@ -13,9 +13,20 @@ from django.utils import timezone
 from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.claim_runs import claim_runs
 from orchestration.actions.drive_run import MAX_DRIVES, drive_run
+from orchestration.actions.record_event import (
+    Batch,
+    LeaseLost,
+    NewEvent,
+    Recorded,
+    record_event,
+)
 from orchestration.actions.settle_orphans import settle_orphans
 from orchestration.actions.start_run import InvalidRun
 from orchestration.bridge import in_database
+from orchestration.domain.cost import Price
+from orchestration.domain.estimate import PricedAt
+from orchestration.domain.run import EventType
+from orchestration.driving.requests import most_of
 from orchestration.fanout.providers import endpoints, read_endpoints
 from orchestration.fanout.recorded import RecordedClient
 from orchestration.fanout.scripted import (
@@ -33,6 +44,7 @@ from orchestration.recordings import load_recording
 from tests.conftest import Person
 from tests.runs import A_TEXT, answers, drive, driven, make_run, priced, said, until_log
 from workspaces.actions.reserve import QuotaExceeded, WorkspacePaused
+from workspaces.actions.settle import Charge
 from workspaces.counting import recount
 from workspaces.domain.quotas import Dimension
 from workspaces.domain.windows import NOW
@@ -245,6 +257,33 @@ async def test_a_draft_that_could_cost_more_than_is_left_is_not_written(alice: P
     assert ended.answer, "without a synthesis there is still the best answer"
 
 
+@pytest.mark.parametrize("rooms", [1, 2])
+async def test_a_draft_is_tried_again_only_where_the_pool_has_room_for_it(
+    alice: Person, rooms: int
+) -> None:
+    await in_database(priced)
+    asked = ScriptedClient(answers(), speed=2)
+    await drive(await in_database(make_run, alice, pipeline="wait-all"), asked)
+    most = most_of(asked.requests[-1], PricedAt(Price(10**6, 10**6), "test"))
+
+    run = await in_database(make_run, alice, pipeline="wait-all")
+    pool = Lease.objects.filter(reservation__subject=run.pk, name="synthesis")
+    held = await in_database(pool.get)
+    assert most.tokens < held.bound_tokens, "else there would be no synthesis at all"
+    room = {"tokens": rooms * most.tokens, "micro_usd": rooms * (most.cost_micro_usd or 0)}
+    fields = {f"{kind}_{unit}": room[unit] for kind in ("bound", "reserved") for unit in room}
+    await in_database(pool.update, **fields)
+    failed = Attempt("incomplete", wait_s=1.5, pieces=[(0.0, " ")])
+    drafts = Script(said("Lists are mutable. [A]").pieces, failing=[failed])
+    ended = await drive(run, ScriptedClient(answers(**{"*": drafts}), speed=1))
+    draft = await in_database(run.syntheses.get)
+    assert draft.reason == (None if rooms == 2 else "budget.run")
+    assert ended.answer
+    lease = await in_database(pool.get)
+    assert 0 < lease.tokens <= room["tokens"]
+    assert lease.tokens == draft.input_tokens + draft.output_tokens
+
+
 async def test_the_only_model_stopped_in_the_middle_costs_no_draft(alice: Person) -> None:
     await in_database(priced)
     run = await in_database(make_run, alice, models=("local/brisk",))
@@ -269,6 +308,28 @@ async def test_an_attempt_that_finds_no_room_is_not_made(alice: Person) -> None:
     call = await in_database(Call.objects.get, run=run)
     assert (call.state, call.reason, call.attempt) == ("skipped", "quota.exceeded", 1)
     await in_database(assert_at_rest, ended)
+
+
+@pytest.mark.parametrize("room", [True, False])
+async def test_who_lost_the_reply_is_told_again_which_calls_found_no_room(
+    alice: Person, room: bool
+) -> None:
+    await in_database(priced)
+    run = await in_database(make_run, alice, models=("local/brisk",))
+    held = await in_database(lambda: Lease.objects.get().reserved_micro_usd)
+    await in_database(limit, alice.workspace, Dimension.COST_PER_DAY, held + 7 * room)
+    failed = NewEvent(EventType.CALL_ATTEMPT_FAILED, 1, {})
+    charge = Charge("A", tokens=7, cost_micro_usd=7, renews=True)
+    batch = Batch(events=[failed], charges=[charge])
+
+    def record() -> Recorded:
+        return record_event(run_id=run.pk, fence=0, behind=1, batch=batch, now=timezone.now())
+
+    told = await in_database(record)
+    assert told == Recorded(2, frozenset() if room else frozenset({"A"}))
+    books = await in_database(Lease.objects.values().get)
+    assert await in_database(record) == told
+    assert await in_database(Lease.objects.values().get) == books, "and nothing is paid again"
 
 
 async def test_models_nobody_knows_the_price_of_are_asked_only_where_that_is_allowed(
@@ -371,9 +432,6 @@ async def test_nothing_is_paid_where_the_facts_were_not_written(alice: Person) -
     run = await in_database(make_run, alice)
 
     def refuse() -> None:
-        from orchestration.actions.record_event import Batch, LeaseLost, record_event
-        from workspaces.actions.settle import Charge
-
         batch = Batch(run={"reason": None}, charges=[Charge("A", 5, 5, closes=True)], closes=True)
         with pytest.raises(LeaseLost), transaction.atomic():
             record_event(run_id=run.pk, fence=9, behind=1, batch=batch, now=timezone.now())

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from django.db import transaction
+from django.db.models import F, Q
 
 from workspaces.counting import Counters, lock_workspace, save_counters, standings_of
 from workspaces.domain.quotas import BUDGETS, Hold, Offer, refusal_of
@@ -82,6 +83,18 @@ def settle(*, subject: UUID, charges: Sequence[Charge], closes: bool) -> frozens
     Lease.objects.bulk_update(leases.values(), _LEASE_FIELDS)
     save_counters(counters.values())
     return frozenset(refused)
+
+
+def without_room(*, subject: UUID, charges: Sequence[Charge]) -> frozenset[str]:
+    """What `settle` returned for ``charges``, the last there were: for whoever lost its reply."""
+    renewed = [charge.lease for charge in charges if charge.renews]
+    leases = Lease.objects.filter(
+        Q(reserved_tokens__lt=F("bound_tokens")) | Q(reserved_micro_usd__lt=F("bound_micro_usd")),
+        reservation__subject=subject,
+        name__in=renewed,
+        closed_at__isnull=True,
+    )
+    return frozenset(leases.values_list("name", flat=True))
 
 
 def _book(lease: Lease, counters: Counters, *, tokens: int, cost_micro_usd: int) -> None:
