@@ -169,7 +169,6 @@ class Outlet(Protocol):
     """Where events go, and what time it is there."""
 
     def now_ms(self) -> int: ...
-
     def put(self, event: Event, *, urgent: bool) -> None: ...
 
 
@@ -186,8 +185,7 @@ class CallSink(Telling):
         super().__init__(call)
         self.workspace, self.deadline_at = workspace, deadline_at
         self.began = False
-        # The newest attempt of the flight that this call follows as a replay.
-        self.shared_attempt = 0
+        self.shared_attempt = 0  # the newest of the flight that this call follows as a replay
         self._outlet = outlet
         self._attempt = 0
         self._target = call
@@ -201,9 +199,9 @@ class CallSink(Telling):
         super().started(attempt, reason, target)
         self.began = True
         now = self._outlet.now_ms()
-        self._attempt, self._target, self._counted = attempt, target, NOT_COUNTED
-        self._at_work = False
-        # Nothing waits for its turn here: what is asked for is sent. A replay is not.
+        self._attempt, self._target = attempt, target
+        self._counted, self._at_work = NOT_COUNTED, False
+        # Nothing waits for its turn here: what is asked for is sent; a replay is not.
         self._moments = _no_moments() | {"queued": now, "admitted": now if attempt else None}
         self._outlet.put(
             Started(self.call.id, now, attempt, reason, target.provider, target.model), urgent=True
@@ -223,8 +221,7 @@ class CallSink(Telling):
         self.characters, self._counted, self._at_work = 0, NOT_COUNTED, False
 
     def catch_up(self, attempt: int, characters: int, counted: Counted, *, at_work: bool) -> None:
-        """What ``attempt`` has said and counted that this call was too slow to pass on: nobody
-        else pays for it."""
+        """What ``attempt`` has said and counted, this call being too slow to pass it on."""
         self._attempt, self.characters = attempt, characters
         self._counted, self._at_work = counted, at_work
 
