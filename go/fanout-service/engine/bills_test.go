@@ -138,7 +138,7 @@ func TestWhatASlowReaderWasNotToldIsPaidFor(t *testing.T) {
 	for name, ends := range map[string]bool{"of an answer that is complete": true, "of an attempt under way": false} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				e, w := build(func(ctx context.Context, call *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
+				e, w := build(func(ctx context.Context, _ *fanout.Call, _ fanout.Key, sink fanout.Sink) (fanout.Answer, error) {
 					sink.Connected()
 					for range 4 { // reasoning and text in turn: pieces that are not joined
 						if err := sink.Thought([]byte(strings.Repeat("t", 80)), 80); err != nil {
