@@ -19,12 +19,11 @@ from orchestration.domain.forecast import (
 )
 from orchestration.domain.spans import begin_of, today_in
 from orchestration.run_filter import RunFilter
-from workspaces.domain.quotas import BUDGETS, Dimension, Use, split_scope
+from workspaces.domain.quotas import BUDGETS, MONEY, Dimension, Use, split_scope
 from workspaces.models import ApiKey, Lease, Workspace
 from workspaces.standing import uses_of
 
 PAST_DAYS: Final = 7
-MONEY: Final = frozenset({Dimension.COST_PER_DAY, Dimension.COST_PER_MONTH})
 _ORDER: Final = (
     Dimension.COST_PER_DAY,
     Dimension.COST_PER_MONTH,

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from orchestration.fanout.client import FanoutUnavailable
@@ -81,6 +83,9 @@ def test_money_is_written_in_dollars_and_kept_exactly(alice: Person) -> None:
     same = settings_of(home, **{"quotas-0-amount": "12.345678"})
     assert browser.post(address, same).status_code == 302
     assert AuditEntry.objects.everywhere().count() == entries
+    browser.post(address, settings_of(home, **{"quotas-0-amount": "1,234,567.5"}))
+    assert Quota.objects.get(pk=row.pk).limit == 1_234_567_500_000
+    browser.post(address, settings_of(home, **{"quotas-0-amount": "12.345678"}))
     browser.post(address, settings_of(home, **{"quotas-0-amount": "0.1"}))
     assert Quota.objects.get(pk=row.pk).limit == 100_000
     assert (last_entry().before, last_entry().after) == ({"limit": 12_345_678}, {"limit": 100_000})
@@ -114,6 +119,9 @@ def test_a_workspace_is_made_with_its_quotas(db: None) -> None:
         ({"quotas-0-amount": "NaN"}, "from 0"),
         ({"quotas-0-amount": "1e30"}, "from 0"),
         ({"quotas-0-amount": "twelve"}, "like 12.50"),
+        ({"quotas-0-amount": "1,5"}, "like 12.50"),
+        ({"quotas-0-amount": "1,0000"}, "like 12.50"),
+        ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "1,5"}, "whole number"),
         ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "1.5"}, "whole number"),
         ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "9" * 20}, "up to"),
         ({"quotas-0-dimension": "nonsense", "quotas-0-amount": "1"}, "valid choice"),
@@ -159,6 +167,38 @@ def test_a_quota_of_another_workspaces_key_cannot_be_made(alice: Person, charlie
     assert not Quota.objects.everywhere().exists()
 
 
+def test_the_quota_of_a_revoked_key_stays_that_keys(alice: Person) -> None:
+    """Were the key not offered, the browser would send the row back as one of the workspace."""
+    browser, home = superuser(), alice.workspace
+    key = ApiKey.objects.in_workspace(home).get()
+    quota(home, Dimension.TOKENS_PER_DAY, 777, api_key=key)
+    ApiKey.objects.in_workspace(home).update(revoked_at=timezone.now())
+    address = page("workspaces_workspace_change", home.pk)
+    assert f'<option value="{key.pk}" selected>' in browser.get(address).content.decode()
+    as_shown = settings_of(home, **{"quotas-0-api_key": key.pk, "quotas-0-amount": "778"})
+    assert browser.post(address, as_shown).status_code == 302
+    row = Quota.objects.in_workspace(home).get()
+    assert (row.api_key, row.limit) == (key, 778)
+
+
+def test_the_page_of_a_workspace_reads_its_keys_once_for_all_quotas(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    address = page("workspaces_workspace_change", home.pk)
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as asked:
+            assert browser.get(address).status_code == 200
+        return len(asked)
+
+    quota(home, Dimension.TOKENS_PER_DAY, 5)
+    quota(home, Dimension.CONCURRENT_RUNS, 5)
+    browser.get(address)
+    few = queries()
+    for more in (Dimension.COST_PER_DAY, Dimension.FANOUT_WIDTH, Dimension.REQUESTS_PER_MINUTE):
+        quota(home, more, 5)
+    assert queries() == few
+
+
 def test_members_are_added_given_roles_and_taken_out_but_not_the_last_owner(
     alice: Person, charlie: Person
 ) -> None:
@@ -168,7 +208,9 @@ def test_members_are_added_given_roles_and_taken_out_but_not_the_last_owner(
     done(browser, add, username="charlie", role="viewer")
     joined = Membership.objects.in_workspace(home).get(user=charlie.user)
     assert last_entry().action == "member.joined"
-    done(browser, page("workspaces_workspace_role", joined.pk), role="member")
+    role = page("workspaces_workspace_role", joined.pk)
+    assert '<option value="viewer" selected>' in browser.get(role).content.decode()
+    done(browser, role, role="member")
     joined.refresh_from_db()
     assert (joined.role, last_entry().action) == ("member", "member.role_changed")
     owner = Membership.objects.in_workspace(home).get(user=alice.user)
@@ -333,3 +375,15 @@ def test_keys_are_found_by_state_public_part_and_name(alice: Person) -> None:
     assert found(q=live.public) == [live.public]
     assert found(q="expir") == ["expired"]
     assert found(workspace=str(home.pk), q="unused") == ["unused"]
+
+
+def test_a_short_name_is_refused_in_the_words_of_the_page(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    address = page("workspaces_workspace_change", home.pk)
+    Workspace.objects.create(name="Other", slug="other")
+    for slug, words in (("a b", "letters, digits"), ("other", "of this short name already")):
+        text = browser.post(address, settings_of(home, slug=slug)).content.decode()
+        assert words in text
+        assert "Slug" not in text
+    home.refresh_from_db()
+    assert home.slug != "other"

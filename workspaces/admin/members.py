@@ -108,7 +108,8 @@ class MemberPages:
                 back=console_url(Workspace, "change", membership.workspace_id),
                 plan=lambda given: Plan((), (("Role", membership.role, given["role"]),)),
                 do=do,
-                form=RoleForm,
+                # As it is, until another is chosen: a slip makes nobody an owner.
+                form=lambda data=None: RoleForm(data, initial={"role": membership.role}),
             ),
         )
 

@@ -7,10 +7,11 @@ from typing import Any, ClassVar
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.forms.models import BaseInlineFormSet
 from django.http import HttpRequest
 from django.utils import timezone
+from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 
 from workspaces.admin.console import console_url
@@ -75,15 +76,28 @@ class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]
 class QuotaFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
     """The quotas of one workspace: at most one of each kind for each key and pipeline."""
 
+    @cached_property
+    def keys(self) -> QuerySet[ApiKey]:
+        """Those a quota may be of. Also the revoked ones that have one: left out, their quotas
+        would be shown, and saved, as quotas of all of the workspace."""
+        if self.instance._state.adding:
+            return ApiKey.objects.everywhere().none()
+        wanted = Q(revoked_at__isnull=True) | Q(quotas__isnull=False)
+        rows = ApiKey.objects.in_workspace(self.instance).filter(wanted).distinct()
+        return rows.order_by("name", "public")
+
+    @cached_property
+    def key_choices(self) -> list[tuple[Any, str]]:
+        """Read once, and not for each row of the form."""
+        return [("", "All of them"), *((key.pk, _named(key)) for key in self.keys)]
+
     def add_fields(self, form: Any, index: int | None) -> None:
         super().add_fields(form, index)
-        keys = ApiKey.objects.everywhere().none()
-        if not self.instance._state.adding:
-            keys = ApiKey.objects.in_workspace(self.instance).filter(revoked_at__isnull=True)
-        form.fields["api_key"] = forms.ModelChoiceField(
-            queryset=keys.order_by("name", "public"), required=False, label="Of this key only",
-            empty_label="All of them",
-        )  # fmt: skip
+        field = forms.ModelChoiceField(
+            queryset=self.keys.all(), required=False, label="Of this key only"
+        )
+        field.choices = self.key_choices
+        form.fields["api_key"] = field
         for field in form.fields.values():
             # In a table the head of the column is the label, but no program reads it as one.
             field.widget.attrs["aria-label"] = field.label or "Take away"
@@ -140,6 +154,10 @@ class QuotaInline(admin.TabularInline):  # type: ignore[type-arg]
         if not self.may_override:
             return ""
         return link(console_url(QuotaOverride, "raise", quota.pk), "Raise for a while")
+
+
+def _named(key: ApiKey) -> str:
+    return f"{key} (revoked)" if key.revoked_at else str(key)
 
 
 def is_live(override: QuotaOverride, now: datetime) -> bool:

@@ -1,15 +1,16 @@
 """Limits as operators read and write them: money in dollars, everything else as it is counted."""
 
+import re
 from decimal import Decimal, InvalidOperation
 
 from django.core.exceptions import ValidationError
 
-from workspaces.domain.quotas import Dimension
+from workspaces.domain.quotas import MONEY, Dimension
 
 MICRO = 1_000_000
-MONEY = frozenset({Dimension.COST_PER_DAY, Dimension.COST_PER_MONTH})
 # A billion dollars, and far from where sums over many rows would leave 64 bits.
 MOST = 10**15
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(?![\d,])")
 
 _CAPTIONS = {
     Dimension.REQUESTS_PER_MINUTE: "Requests a minute",
@@ -48,7 +49,7 @@ def written(dimension: str, value: int) -> str:
 def micro_usd_of(text: str) -> int:
     """ "12.50" → 12_500_000, exactly. Raises ValidationError."""
     try:
-        micro = Decimal(text.strip().removeprefix("$").replace(",", "")) * MICRO
+        micro = Decimal(_without_thousands(text.strip().removeprefix("$"))) * MICRO
     except InvalidOperation:
         raise ValidationError("Write an amount in dollars, like 12.50.") from None
     if not micro.is_finite() or micro < 0 or micro > MOST:
@@ -62,9 +63,15 @@ def limit_of_text(dimension: str, text: str) -> int:
     """What was written for ``dimension``, in its unit. Raises ValidationError."""
     if Dimension(dimension) in MONEY:
         return micro_usd_of(text)
-    digits = text.strip().replace(",", "").replace(" ", "")
+    digits = _without_thousands(text.strip())
     if not (digits.isascii() and digits.isdigit()):
         raise ValidationError("Write a whole number, 0 for none at all.")
     if len(digits) > 16 or int(digits) > MOST:
         raise ValidationError(f"Write a number up to {MOST:,}.")
     return int(digits)
+
+
+def _without_thousands(text: str) -> str:
+    """ "1,000" → "1000". A comma that parts no thousands stays, and is refused by whoever reads
+    on: "1,5" is one and a half to half of the world, and must not become fifteen."""
+    return text.replace(",", "") if _THOUSANDS.match(text) else text

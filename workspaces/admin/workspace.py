@@ -124,6 +124,15 @@ class WorkspaceAdmin(MemberPages, Console):
 
     # --- one workspace ----------------------------------------------------------------------------
 
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "slug":
+            field.error_messages |= {
+                "invalid": "A short name has letters, digits, hyphens and underscores alone.",
+                "unique": "There is a workspace of this short name already.",
+            }
+        return field
+
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None
     ) -> HttpResponse:
