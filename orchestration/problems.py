@@ -18,6 +18,7 @@ from orchestration.actions.start_run import InvalidRun
 from orchestration.quota_words import pause_sentence, refusal_json, refusal_sentence
 from orchestration.rate_headers import refusal_headers
 from workspaces.actions.reserve import QuotaExceeded, WorkspacePaused
+from workspaces.models import Workspace
 
 log = structlog.get_logger("rex.api")
 
@@ -128,6 +129,8 @@ _BY_TYPE: tuple[tuple[type[Exception], str], ...] = (
     (exceptions.AuthenticationFailed, "not_authenticated"),
     (exceptions.NotFound, "not_found"),
     (Http404, "not_found"),
+    # It was deleted after the caller was let in; the next time they are not.
+    (Workspace.DoesNotExist, "not_authenticated"),
     (exceptions.MethodNotAllowed, "method_not_allowed"),
     (exceptions.NotAcceptable, "not_acceptable"),
     (exceptions.UnsupportedMediaType, "unsupported_media_type"),

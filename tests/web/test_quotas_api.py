@@ -10,8 +10,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from orchestration.actions.plan_run import RunPlan
+from orchestration.actions.start_run import estimate_plan
+from orchestration.domain.estimate import RunEstimate
 from orchestration.models import Run
 from tests.conftest import Person
+from workspaces.access import Actor
 from workspaces.domain.quotas import Dimension
 from workspaces.models import ApiKey, Counter, Quota, QuotaOverride, Workspace
 
@@ -198,6 +202,22 @@ def test_a_paused_workspace_refuses_with_the_operators_reason(
     assert problem["detail"] == (
         "This workspace is paused; nothing new is started in it. The invoice of May is open."
     )
+
+
+def test_a_workspace_that_is_deleted_meanwhile_answers_as_one_that_never_was(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def estimate_and_delete(actor: Actor, plan: RunPlan) -> RunEstimate:
+        estimate = estimate_plan(actor, plan)
+        Workspace.objects.filter(pk=actor.workspace.pk).delete()
+        return estimate
+
+    monkeypatch.setattr("orchestration.actions.start_run.estimate_plan", estimate_and_delete)
+    client = alice.api()
+    meanwhile, afterwards = ask(client), ask(client)
+    assert meanwhile.status_code == afterwards.status_code == 401
+    assert meanwhile["WWW-Authenticate"] == afterwards["WWW-Authenticate"]
+    assert not Run.objects.everywhere().exists()
 
 
 def test_a_key_reads_its_own_limits_and_the_workspaces_and_no_other_keys(
