@@ -358,7 +358,7 @@ func (s *service) aborted(n int) {
 
 func (s *service) wait(what string, done func() bool) {
 	s.t.Helper()
-	for range 1000 {
+	for range 3000 {
 		if done() {
 			return
 		}
