@@ -18,7 +18,7 @@ from orchestration.fanout.client import FanoutUnavailable
 from orchestration.fanout.operations import targets
 from orchestration.fanout.providers import endpoints
 from orchestration.fanout.target_state import Targets, TargetState
-from orchestration.models import ModelPrice, PausedModel
+from orchestration.models import ModelPrice, PausedModel, Run
 from workspaces.actions.record_change import state_of
 from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
 from workspaces.admin.console import Console, Page, ReadOnly, console_url, note
@@ -162,9 +162,12 @@ class PausedModelAdmin(ReadOnly, Console):
     def providers_page(self, request: HttpRequest) -> HttpResponse:
         """How every provider stands: configured, paused, in trouble, and what failed of late."""
         known, why = targets_or_why()
-        failed: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for provider, kind, calls in errors_since(timezone.now(), ERROR_SPAN):
-            failed[provider].append((kind, calls))
+        now = timezone.now()
+        failed: dict[str, list[tuple[str, int, str]]] = defaultdict(list)
+        for provider, kind, calls in errors_since(now, ERROR_SPAN):
+            since = {"created_at__gte": (now - ERROR_SPAN).isoformat()}
+            runs = console_url(Run, call_error=f"{provider}:{kind}", **since)
+            failed[provider].append((kind, calls, runs))
         paused = {row.model: row for row in PausedModel.objects.all()}
         rows = [
             {

@@ -63,7 +63,12 @@ def _shown(priced: PricedAt | None) -> tuple[str, str, str]:
     if priced is None:
         return (UNKNOWN, UNKNOWN, UNKNOWN)
     price = priced.price
-    return (money(price.input), money(price.output), money(price.cached_input))
+    return _columns(price.input, price.output, price.cached_input)
+
+
+def _columns(paid_in: int, paid_out: int, cached: int | None) -> tuple[str, str, str]:
+    """Cached input without a price of its own costs what other input does."""
+    return (money(paid_in), money(paid_out), money(paid_in if cached is None else cached))
 
 
 @admin.register(ModelPrice)
@@ -91,13 +96,13 @@ class ModelPriceAdmin(ReadOnly, Console):
             found.insert(0, ("Set a price", console_url(ModelPrice, "set")))
         return found
 
+    def called(self, row: ModelPrice) -> str:
+        return f"A price of {row.model}"
+
     def table_page(self, request: HttpRequest) -> HttpResponse:
         """Every model that is offered or was given a price, and what it costs now."""
-        offered = [model.id for model in answering_models()]
         said = ModelPrice.objects.values_list("model", flat=True).distinct().order_by("model")
-        names = dict.fromkeys(
-            [*settings.MODELS, settings.SYNTHESIZER, *offered, *said[:MOST_MODELS]]
-        )
+        names = dict.fromkeys([*_offered(), *said[:MOST_MODELS]])
         prices = prices_of(names)
         rows = [
             {
@@ -125,13 +130,16 @@ class ModelPriceAdmin(ReadOnly, Console):
         def plan(given: Given) -> Plan:
             model = given["model"]
             now = prices_of([model])[model]
-            then = tuple(money(given[name]) for name in ("input", "output", "cached_input"))
+            then = _columns(given["input"], given["output"], given["cached_input"])
             what = ("Input", "Output", "Cached input")
+            said = [
+                f"For {model}, in dollars for a million tokens. It holds for runs accepted "
+                "from now on; those under way keep theirs."
+            ]
+            if model not in _offered():
+                said.append("This model is not offered now: look whether its name is right.")
             return Plan(
-                (
-                    f"For {model}, in dollars for a million tokens. It holds for runs accepted "
-                    "from now on; those under way keep theirs.",
-                ),
+                tuple(said),
                 tuple(zip(what, _shown(now), then, strict=True)),
             )
 
@@ -204,6 +212,11 @@ class ModelPriceAdmin(ReadOnly, Console):
     @admin.display(description="Cached input")
     def paid_cached(self, row: ModelPrice) -> str:
         return money(row.cached_input)
+
+
+def _offered() -> list[str]:
+    """The models that can be asked, those that are asked unless others are named first."""
+    return [*settings.MODELS, settings.SYNTHESIZER, *(model.id for model in answering_models())]
 
 
 def _version(priced: PricedAt | None) -> str:

@@ -10,7 +10,7 @@ these link; for others that page is a 404, as for anyone else.
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from orchestration.actions.cancel_run import cancel_run
-from orchestration.admin.queries import runs_under_way, without_content
+from orchestration.admin.queries import counts_under_way, runs_under_way, without_content
 from orchestration.domain.errors import sentence_for
 from orchestration.domain.run import RUN_ENDED
 from orchestration.models import Call, Run, RunEvent, Synthesis
@@ -26,7 +26,7 @@ from orchestration.templatetags.console import run_state
 from orchestration.templatetags.rex_format import duration, money
 from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
 from workspaces.admin.console import Console, Page, ReadOnly, console_url, looking_at, note
-from workspaces.admin.show import WorkspaceFilter, since, workspace_link
+from workspaces.admin.show import ShortList, WorkspaceFilter, since, workspace_link
 from workspaces.models import AuditEntry, Reservation
 
 REFRESH_S = 5
@@ -81,12 +81,32 @@ class RunEventInline(PartInline):
         return super().get_queryset(request).defer("body")
 
 
+class CallErrorFilter(ShortList):
+    """Runs in which a call ended so ("openai:rate_limited"); there once a link has asked for it."""
+
+    title = "error of a call"
+    parameter_name = "call_error"
+
+    def offered(self, model_admin: Any) -> list[tuple[str, str]]:
+        return []
+
+    def named(self, value: str) -> str:
+        return value.replace(":", " ", 1)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        provider, _, kind = (self.value() or "").partition(":")
+        if not provider:
+            return queryset
+        calls = Call.objects.filter(run=OuterRef("pk"), provider=provider, reason=kind)
+        return queryset.filter(Exists(calls))
+
+
 @admin.register(Run)
 class RunAdmin(ReadOnly, Console):
     list_display = (
         "id", "in_workspace", "state", "reason", "pipeline", "created_at", "took", "cost",
     )  # fmt: skip
-    list_filter = ("status", "pipeline", "reason", WorkspaceFilter)
+    list_filter = ("status", "pipeline", "reason", WorkspaceFilter, CallErrorFilter)
     date_hierarchy = "created_at"
     ordering = ("-created_at", "-pk")
     sortable_by = ("created_at",)
@@ -111,6 +131,9 @@ class RunAdmin(ReadOnly, Console):
     def list_tools(self, request: HttpRequest) -> list[tuple[str, str]]:
         return [("Under way now", console_url(Run, "live"))]
 
+    def called(self, row: Run) -> str:
+        return f"Run {row.pk}"
+
     def tools(self, request: HttpRequest, row: Run) -> list[tuple[str, str]]:
         found = []
         if row.status not in RUN_ENDED and self.may(request, "change"):
@@ -127,10 +150,12 @@ class RunAdmin(ReadOnly, Console):
         """What is under way now. It comes again every few seconds, by a header, unless it was
         asked to stand still."""
         still = "still" in request.GET
+        rows = runs_under_way()
         context = {
             **self.admin_site.each_context(request),
             "title": "Under way now",
-            "rows": runs_under_way(),
+            "rows": rows,
+            "left_out": max(0, sum(counts_under_way().values()) - len(rows)),
             "still": still,
             "refresh_s": REFRESH_S,
             "may_stop": self.may(request, "change"),

@@ -1,11 +1,14 @@
 """Ledger, runs, models, prices and people in the console."""
 
+import html
+import re
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group, User
 from django.urls import reverse
 
+from orchestration.admin.queries import runs_under_way
 from orchestration.fanout.target_state import CacheState, Targets, TargetState
 from orchestration.models import Call, ModelPrice, PausedModel
 from orchestration.price_book import prices_of
@@ -86,6 +89,17 @@ def test_a_run_under_way_is_stopped_from_the_live_page(alice: Person) -> None:
         assert "ended" in again.content.decode()
 
 
+def test_the_live_page_says_what_it_leaves_out(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    browser = superuser()
+    for _ in range(3):
+        a_run(alice.workspace, status="running")
+    assert "more runs" not in browser.get(page("orchestration_run_live")).content.decode()
+    monkeypatch.setattr("orchestration.admin.runs.runs_under_way", lambda: runs_under_way(1))
+    assert "And 2 more runs" in browser.get(page("orchestration_run_live")).content.decode()
+
+
 def test_the_product_page_is_linked_for_members_alone(alice: Person) -> None:
     run = a_run(alice.workspace)
     address = page("orchestration_run_change", run.pk)
@@ -144,7 +158,13 @@ def test_a_provider_in_trouble_is_told_of_on_the_first_page(
     text = browser.get(here).content.decode()
     for words in ("for 30 s more", "refuses this key", "And 4 more", "12 answers", "1.2 s ago"):
         assert words in text, words
-    assert f"{page('orchestration_run_changelist')}?reason=auth" in text
+    calm_run = a_run(alice.workspace)
+    link = re.search(r'href="([^"]+)">auth</a> 1', text)
+    assert link is not None
+    listed = browser.get(html.unescape(link[1])).content.decode()
+    assert str(run.pk) in listed
+    assert str(calm_run.pk) not in listed
+    assert "groq auth" in listed
     first = browser.get(index).content.decode()
     assert "openai/gpt-4o, key 2" in first
     assert "groq/llama, key 1" in first
@@ -157,7 +177,10 @@ def test_a_price_is_added_shown_in_force_and_given_back(alice: Person) -> None:
     before = prices_of([model])[model]
     assert before is not None
     asked = browser.post(page("orchestration_modelprice_set"), given).content.decode()
-    assert "$2.50" in asked
+    assert asked.count("$2.50") == 2, "input, and cached input that has no price of its own"
+    assert "not offered" not in asked
+    other = browser.post(page("orchestration_modelprice_set"), {**given, "model": "local/nope"})
+    assert "not offered now" in other.content.decode()
     done(browser, page("orchestration_modelprice_set"), **given)
     row = ModelPrice.objects.get()
     assert (row.input, row.output, row.cached_input) == (2_500_000, 10_000_000, None)
@@ -175,7 +198,7 @@ def test_a_price_is_added_shown_in_force_and_given_back(alice: Person) -> None:
     assert "No operator" in again.content.decode()
 
 
-@pytest.mark.parametrize("wrong", ["", "-1", "1.0000001", "NaN", "Infinity", "x", "1e40"])
+@pytest.mark.parametrize("wrong", ["", "-1", "1,5", "1.0000001", "NaN", "Infinity", "x", "1e40"])
 def test_a_price_that_is_none_is_refused(alice: Person, wrong: str) -> None:
     given = {"model": "openai/x", "input": wrong, "output": "1", "confirmed": "yes"}
     answer = superuser().post(page("orchestration_modelprice_set"), given)

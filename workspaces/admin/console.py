@@ -103,6 +103,10 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
         """Pages of its own: (route, name, view, the permission it takes)."""
         return ()
 
+    def called(self, row: Any) -> str:
+        """What its page is headed with."""
+        return str(row)
+
     def tools(self, request: HttpRequest, row: Any) -> Iterable[tuple[str, str]]:
         """What can be done with ``row``, or where it leads: (words, address)."""
         return ()
@@ -170,7 +174,11 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
     ) -> HttpResponse:
         row = kwargs.get("obj")
         if row is not None:
-            context |= {"tools": list(self.tools(request, row)), "title": str(row), "subtitle": ""}
+            context |= {
+                "tools": list(self.tools(request, row)),
+                "title": self.called(row),
+                "subtitle": "",
+            }
         context["show_save_and_add_another"] = False
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -20,8 +20,15 @@ from workspaces.admin.show import NOTHING, WorkspaceFilter, bars, link, mark, wh
 from workspaces.domain.quotas import key_scope
 from workspaces.models import ApiKey, Reservation
 from workspaces.standing import uses_of
+from workspaces.words import state_of_key
 
 UNUSED_DAYS = 90
+_MARKS = {
+    "active": ("good", "live"),
+    "replaced": ("near", "being replaced"),
+    "expired": ("quiet", "expired"),
+    "revoked": ("bad", "revoked"),
+}
 GRACES = {
     "0": ("Ends at once", timedelta(0)),
     "1h": ("1 hour", timedelta(hours=1)),
@@ -182,13 +189,7 @@ class ApiKeyAdmin(ReadOnly, Console):
 
     @admin.display(description="State")
     def state(self, key: ApiKey) -> SafeString:
-        if key.revoked_at is not None:
-            return mark("bad", "revoked")
-        if not key.is_live(timezone.now()):
-            return mark("quiet", "expired")
-        return (
-            mark("good", "live") if key.replaced_by_id is None else mark("near", "being replaced")
-        )
+        return mark(*_MARKS[state_of_key(key, timezone.now())])
 
     @admin.display(description="Scopes")
     def scopes_of(self, key: ApiKey) -> str:

@@ -10,7 +10,15 @@ from django.utils.safestring import SafeString
 
 from workspaces.admin.confirm import Plan, Step, confirm
 from workspaces.admin.console import Console, Page, ReadOnly, console_url, note
-from workspaces.admin.show import WorkspaceFilter, link, mark, money, workspace_link
+from workspaces.admin.show import (
+    NOTHING,
+    WorkspaceFilter,
+    link,
+    mark,
+    money,
+    when,
+    workspace_link,
+)
 from workspaces.counting import SUMS, lock_workspace, recount, save_counters
 from workspaces.models import ApiKey, Counter, Lease, Reservation
 
@@ -97,11 +105,14 @@ class ReservationAdmin(ReadOnly, Console):
     def state(self, row: Reservation) -> SafeString:
         return mark("running", "open") if row.closed_at is None else mark("quiet", "closed")
 
+    def called(self, row: Reservation) -> str:
+        return f"Reservation for {row.subject}"
+
     @admin.display(description="Key")
     def key(self, row: Reservation) -> SafeString | str:
-        return (
-            link(console_url(ApiKey, q=row.key_public), row.key_public) if row.key_public else "—"
-        )
+        if not row.key_public:
+            return NOTHING
+        return link(console_url(ApiKey, q=row.key_public), row.key_public)
 
     @admin.display(description="Tokens held")
     def held_tokens(self, row: Reservation) -> str:
@@ -137,14 +148,17 @@ class CounterAdmin(ReadOnly, Console):
     ordering = ("-window", "workspace", "scope")
     sortable_by = ()
     fields = (
-        "in_workspace", "scope", "window", "runs", "tat", "tokens", "tokens_reserved", "used",
-        "reserved",
+        "in_workspace", "counts", "during", "runs", "rate_is_full", "tokens", "tokens_reserved",
+        "used", "reserved",
     )  # fmt: skip
 
     def pages(self) -> tuple[tuple[str, str, Page, str], ...]:
         return (
             ("<int:pk>/recount/", "recount", self.recount_page, "workspaces.change_counter"),
         )  # fmt: skip
+
+    def called(self, row: Counter) -> str:
+        return f"Counter of {row.workspace}"
 
     def tools(self, request: HttpRequest, row: Counter) -> list[tuple[str, str]]:
         if not self.may(request, "change"):
@@ -190,6 +204,18 @@ class CounterAdmin(ReadOnly, Console):
     @admin.display(description="Workspace")
     def in_workspace(self, row: Counter) -> SafeString | str:
         return workspace_link(row.workspace)
+
+    @admin.display(description="Counts")
+    def counts(self, row: Counter) -> str:
+        return row.scope.replace(":", " ", 1) or "the whole workspace"
+
+    @admin.display(description="During")
+    def during(self, row: Counter) -> str:
+        return row.window or "now: runs under way, and the rate of requests"
+
+    @admin.display(description="Rate is whole again at")
+    def rate_is_full(self, row: Counter) -> str:
+        return NOTHING if row.tat is None else when(row.tat)
 
     @admin.display(description="Money used")
     def used(self, row: Counter) -> str:

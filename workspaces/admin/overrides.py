@@ -92,6 +92,9 @@ class QuotaOverrideAdmin(ReadOnly, Console):
             ("<int:pk>/end/", "end", self.end_page, "workspaces.change_quotaoverride"),
         )
 
+    def called(self, row: QuotaOverride) -> str:
+        return f"{self.what(row)}: {self.new_limit(row)} for a while"
+
     def tools(self, request: HttpRequest, row: QuotaOverride) -> list[tuple[str, str]]:
         if not self.may(request, "change") or not is_live(row, timezone.now()):
             return []
