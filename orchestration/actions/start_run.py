@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from orchestration.actions.plan_run import InvalidRun, RunPlan, RunRequest, plan_run
@@ -26,6 +27,10 @@ from workspaces.models import Workspace
 from workspaces.refusals import refusing_early
 
 __all__ = ["InvalidRun", "RunRequest", "start_run"]
+
+
+class _CopyWasFaster(Exception):
+    """There is a run under the idempotency key by now."""
 
 
 def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run:
@@ -60,7 +65,7 @@ def start_run(*, actor: Actor, request: RunRequest, request_id: str = "") -> Run
     try:
         with refusing_early(actor.workspace, actor.counted_in(run.pipeline)):
             _write(run, actor, estimate)
-    except (IntegrityError, QuotaExceeded):
+    except (_CopyWasFaster, QuotaExceeded):
         # A copy of this request was faster; its run is the one, and may have had the last room.
         key = request.idempotency_key
         earlier = _earlier(actor, key, digest) if key else None
@@ -135,6 +140,10 @@ def _write(run: Run, actor: Actor, estimate: RunEstimate) -> None:
         pipeline=run.pipeline,
         offers=offers,
     )
+    # Seen here, under the workspace's lock, which every copy takes. Were it left to the index, an
+    # insert would wait for whoever is writing the earlier run, who may be waiting for this lock.
+    if run.idempotency_key and _under_key(run.workspace, run.idempotency_key).exists():
+        raise _CopyWasFaster
     run.save(force_insert=True)
     width = offers[admission.offer].width
     asked, left_out = estimate.calls[:width], estimate.calls[width:]
@@ -199,7 +208,7 @@ def _digest(request: RunRequest) -> str:
 
 
 def _earlier(actor: Actor, key: str, digest: str) -> Run | None:
-    earlier = Run.objects.in_workspace(actor.workspace).filter(idempotency_key=key).first()
+    earlier = _under_key(actor.workspace, key).first()
     if earlier is not None and earlier.body_sha256 != digest:
         raise InvalidRun(
             "idempotency_conflict",
@@ -207,3 +216,7 @@ def _earlier(actor: Actor, key: str, digest: str) -> Run | None:
             "This idempotency key was used for another request.",
         )
     return earlier
+
+
+def _under_key(workspace: Workspace, key: str) -> QuerySet[Run]:
+    return Run.objects.in_workspace(workspace).filter(idempotency_key=key)

@@ -2,23 +2,25 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
-from django.db import DatabaseError, IntegrityError, connection
+from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.utils import timezone
 
 from orchestration.actions.cancel_run import cancel_call, cancel_run
 from orchestration.actions.claim_runs import LEASE_S, claim_runs, release_lease, renew_lease
 from orchestration.actions.record_event import Batch, LeaseLost, NewEvent, record_event
-from orchestration.actions.start_run import InvalidRun, RunRequest, start_run
+from orchestration.actions.start_run import InvalidRun, RunRequest, estimate_plan, start_run
 from orchestration.domain.run import EventType
 from orchestration.models import Call, Run, RunEvent, Synthesis
 from tests.conftest import Person
 from tests.runs import make_run
+from workspaces.counting import lock_workspace
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -78,6 +80,43 @@ def test_twenty_copies_of_one_request_make_one_run(alice: Person) -> None:
     assert Run.objects.everywhere().count() == 1
     assert Call.objects.count() == 3
     assert RunEvent.objects.count() == 1
+
+
+def test_a_copy_and_the_driver_of_the_run_it_copies_do_not_wait_for_each_other(
+    alice: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy looks before the run is there, and comes to write when its driver is writing."""
+    request = RunRequest(prompt="Why?", idempotency_key="k1")
+    written = threading.Event()
+    first: list[Run] = []
+    failed: list[DatabaseError] = []
+
+    def write() -> None:
+        try:
+            with transaction.atomic():
+                Run.objects.everywhere().filter(pk=first[0].pk).update(last_seq=2)
+                written.set()
+                time.sleep(0.3)  # the copy comes as far as it can
+                lock_workspace(alice.workspace)
+        except DatabaseError as error:
+            failed.append(error)
+        finally:
+            connection.close()
+
+    driver = threading.Thread(target=write)
+
+    def estimate_late(*asked: Any) -> Any:
+        monkeypatch.undo()
+        first.append(start_run(actor=alice.actor, request=request))
+        driver.start()
+        assert written.wait(timeout=10)
+        return estimate_plan(*asked)
+
+    monkeypatch.setattr("orchestration.actions.start_run.estimate_plan", estimate_late)
+    copy = start_run(actor=alice.actor, request=request)
+    driver.join(timeout=10)
+    assert not failed
+    assert [copy] == first
 
 
 def test_of_twenty_requests_that_share_a_key_one_is_taken_and_the_others_are_told(
