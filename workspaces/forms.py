@@ -8,12 +8,12 @@ from django import forms
 from django.contrib.auth.forms import BaseUserCreationForm
 from django.utils.translation import gettext_lazy as _
 
-from workspaces.domain.quotas import Dimension
+from workspaces.domain.quotas import MONEY, Dimension
 from workspaces.models import Membership
-from workspaces.words import COSTS, DIMENSIONS, ROLES, SCOPES
+from workspaces.words import DIMENSIONS, MICRO, ROLES, SCOPES
 
-_MICRO = 1_000_000
-_MOST = 10**12
+# As operators may set: what they did can be saved again.
+_MOST = 10**15
 _LIVES = (
     ("", _("Never")),
     ("7", _("In 7 days")),
@@ -92,13 +92,13 @@ class QuotasForm(forms.Form):
         for dimension, word in DIMENSIONS.items():
             limit = current.get(dimension)
             field: forms.Field
-            if dimension in COSTS:
-                initial = None if limit is None else Decimal(limit) / _MICRO
+            if dimension in MONEY:
+                initial = None if limit is None else Decimal(limit) / MICRO
                 field = forms.DecimalField(
                     label=word,
                     required=False,
                     min_value=0,
-                    max_value=_MOST // _MICRO,
+                    max_value=_MOST // MICRO,
                     decimal_places=6,
                     initial=None if initial is None else _plain(initial),
                 )
@@ -121,7 +121,7 @@ class QuotasForm(forms.Form):
 def _in_units(dimension: Dimension, given: Decimal | int | None) -> int | None:
     if given is None:
         return None
-    return int(given * _MICRO) if dimension in COSTS else int(given)
+    return int(given * MICRO) if dimension in MONEY else int(given)
 
 
 def _plain(dollars: Decimal) -> str:

@@ -1,11 +1,16 @@
 """What the pages call a role, a scope, a state, a dimension: in the reader's language."""
 
 from datetime import datetime
+from decimal import Decimal
 
+from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy as _
 
-from workspaces.domain.quotas import Dimension
+from workspaces.domain.quotas import MONEY, Dimension
 from workspaces.models import ApiKey, Membership
+
+MICRO = 1_000_000
+"""Money is kept in micro-dollars, and read and written in dollars."""
 
 ROLES = {
     Membership.Role.OWNER: _("Owner"),
@@ -30,8 +35,15 @@ DIMENSIONS = {
     Dimension.COST_PER_DAY: _("Dollars a day"),
     Dimension.COST_PER_MONTH: _("Dollars a month"),
 }
-COSTS = frozenset({Dimension.COST_PER_DAY, Dimension.COST_PER_MONTH})
-"""Kept in micro-dollars, read and written in dollars."""
+
+
+def amount(dimension: Dimension, value: int) -> str:
+    """A number of ``dimension`` in its reader's form: "5,000" is "5.000" in German, where a comma
+    would say five."""
+    if dimension not in MONEY:
+        return str(number_format(value, force_grouping=True))
+    places = 6 if value % 10_000 else 2
+    return f"${number_format(Decimal(value) / MICRO, places, force_grouping=True)}"
 
 
 def state_of_key(key: ApiKey, now: datetime) -> str:

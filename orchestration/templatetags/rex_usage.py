@@ -182,6 +182,10 @@ def _height(value: int, most: int) -> float:
 
 @register.filter
 def quota_caption(bar: QuotaBar) -> str:
+    """With a burst, the bar is of the requests that may come at once."""
+    limit = bar.use.limit
+    if limit.dimension is Dimension.REQUESTS_PER_MINUTE and limit.capacity != limit.value:
+        return f"Requests at once, {count(limit.value)} a minute"
     return _CAPTIONS.get(bar.use.limit.dimension, bar.use.limit.dimension.caption)
 
 

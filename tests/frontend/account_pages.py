@@ -46,7 +46,8 @@ def _member(number: int, name: str, role: Membership.Role) -> dict[str, Any]:
 
 
 def _use(name: object, percent: int, **more: Any) -> dict[str, Any]:
-    return {"name": name, "percent": percent, "taken": percent, "limit": 100, **more}
+    shown = {"taken": f"{percent:,}", "limit": "1,000,000"}
+    return {"name": name, "percent": percent, **shown, **more}
 
 
 def _bound(form: Any) -> Any:
@@ -74,7 +75,7 @@ def account_pages(rendered: Render) -> dict[str, str]:
         _use(names[0], 5),
         _use(names[2], 0, is_bound=True),
         _use(names[3], 99, renews_at=WHEN),
-        _use(names[4], 100, is_cost=True, renews_at=WHEN),
+        _use(names[4], 100, limit="$12.50", renews_at=WHEN),
     ]
     invitation = Invitation(workspace=workspace)
     joining = {"invitation": invitation, "role": ROLES[role], "rights": RIGHTS[role]}

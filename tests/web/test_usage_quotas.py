@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
 
 from orchestration.bridge import in_database
@@ -155,3 +156,14 @@ async def test_runs_that_were_really_driven_have_used_what_the_ledger_says(alice
     assert usage.runs == 3
     assert bar.use.reserved == 0
     assert bar.use.used == usage.totals.input_tokens + usage.totals.output_tokens > 0
+
+
+def test_a_burst_is_not_shown_as_the_rate(alice: Person) -> None:
+    rate = Quota(
+        workspace=alice.workspace, dimension=Dimension.REQUESTS_PER_MINUTE, limit=60, burst=20
+    )
+    rate.save()
+    text = alice.browser().get(reverse("usage")).content.decode()
+    assert "Requests at once, 60 a minute" in text
+    Quota.objects.in_workspace(alice.workspace).update(burst=None)
+    assert "Requests a minute" in alice.browser().get(reverse("usage")).content.decode()

@@ -1,5 +1,7 @@
 """A user's own page: theme and language everywhere, their workspaces, their password."""
 
+import re
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -7,7 +9,7 @@ from django.urls import reverse
 
 from tests.conftest import Person
 from workspaces.access import CHOSEN
-from workspaces.models import AuditEntry, Membership, Profile, Workspace
+from workspaces.models import ApiKey, AuditEntry, Membership, Profile, Workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -237,3 +239,20 @@ def test_a_name_of_a_workspace_is_text_and_never_markup(alice: Person) -> None:
     page = alice.browser().get(reverse("account")).content.decode()
     assert "<i>Acme" not in page
     assert "&lt;i&gt;Acme&lt;/i&gt; &amp; Co" in page
+
+
+def test_another_theme_on_a_page_that_was_posted_leads_back_to_its_form(alice: Person) -> None:
+    client = alice.browser()
+    key = ApiKey.objects.in_workspace(alice.workspace).get()
+    form = reverse("key", args=[key.public])
+    refused = client.post(
+        reverse("key-quotas", args=[key.public]),
+        {"tokens_per_day": "x"},
+        headers={"referer": f"http://testserver{form}"},
+    )
+    assert refused.status_code == 400
+    back = re.search(r'name="next" value="([^"]*)"', refused.content.decode())
+    assert back is not None
+    answer = client.post(reverse("set-theme"), {"theme": "dark", "next": back[1]})
+    assert answer["Location"] == f"http://testserver{form}"
+    assert client.get(answer["Location"]).status_code == 200

@@ -16,7 +16,7 @@ from django.utils import timezone
 from tests.conftest import Person
 from workspaces.access import actor_from_key
 from workspaces.domain.quotas import Dimension
-from workspaces.models import ApiKey, AuditEntry, Counter, Quota, Workspace
+from workspaces.models import ApiKey, AuditEntry, Counter, Profile, Quota, Workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -226,6 +226,8 @@ def test_revoking_asks_first_and_then_ends_the_key(alice: Person, key: ApiKey) -
     page = client.get(reverse("key", args=[key.public])).content.decode()
     assert not any(f"/{act}/" in page for act in ("rotate", "revoke", "quotas"))
     assert revoke(client, key).status_code == 302, "twice is as good as once"
+    asked = client.get(reverse("key-revoke", args=[key.public]))
+    assert asked.status_code == 302, "there is nothing left to ask"
 
 
 # --- the limits of a key -------------------------------------------------------------------------
@@ -253,6 +255,27 @@ def test_limits_are_set_in_the_units_of_the_page_and_taken_away_when_left_empty(
     assert limits_of(key) == {"cost_micro_usd_per_day": 12_000_000, "tokens_per_day": 0}
     client.post(url, {})
     assert limits_of(key) == {}
+
+
+def test_limits_are_shown_and_checked_as_their_reader_writes_numbers(
+    alice: Person, key: ApiKey
+) -> None:
+    Profile.objects.create(user=alice.user, language="de")
+    url = reverse("key", args=[key.public])
+    limits = {"tokens_per_day": "5000", "cost_micro_usd_per_day": "1234.5"}
+    alice.browser().post(reverse("key-quotas", args=[key.public]), limits)
+    german = alice.browser().get(url).content.decode()
+    # "5,000" would be five.
+    assert "von 5.000<" in german
+    assert "von $1.234,50<" in german
+    Profile.objects.update(language="en")
+    english = alice.browser().get(url).content.decode()
+    assert "of 5,000<" in english
+    assert "of $1,234.50<" in english
+    # What a browser cannot read as a number it sends as nothing, which would take a limit away.
+    form = re.search(r'<form[^>]*/quotas/"[^>]*>', english)
+    assert form is not None
+    assert "novalidate" not in form[0]
 
 
 @pytest.mark.parametrize("wrong", ["-1", "1.5", "many", "1e400", "NaN", "9" * 40])

@@ -6,8 +6,8 @@ from decimal import Decimal, InvalidOperation
 from django.core.exceptions import ValidationError
 
 from workspaces.domain.quotas import MONEY, Dimension
+from workspaces.words import MICRO
 
-MICRO = 1_000_000
 # A billion dollars, and far from where sums over many rows would leave 64 bits.
 MOST = 10**15
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(?![\d,])")

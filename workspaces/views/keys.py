@@ -29,7 +29,7 @@ from workspaces.models import ApiKey, Quota
 from workspaces.refused import Refused
 from workspaces.standing import uses_of
 from workspaces.views.asking import member, owner, request_id_of
-from workspaces.words import COSTS, DIMENSIONS, SCOPES, STATES, state_of_key
+from workspaces.words import DIMENSIONS, SCOPES, STATES, amount, state_of_key
 
 _ENDED = ("expired", "revoked")
 
@@ -187,10 +187,9 @@ def _shown_use(use: Use) -> dict[str, Any]:
     taken = use.used + use.reserved
     return {
         "name": DIMENSIONS[dimension],
-        "is_cost": dimension in COSTS,
         "is_bound": dimension is Dimension.FANOUT_WIDTH,
-        "taken": taken,
-        "limit": use.limit.value,
+        "taken": amount(dimension, taken),
+        "limit": amount(dimension, use.limit.value),
         "percent": min(100, taken * 100 // use.limit.value) if use.limit.value else 100,
         "renews_at": use.renews_at if dimension in BUDGETS else None,
     }
@@ -253,6 +252,8 @@ def revoke(request: HttpRequest, public: str) -> HttpResponse:
     actor = owner(request)
     key = _key(actor, public)
     if request.method != "POST":
+        if key.revoked_at is not None:
+            return redirect("key", public=public)
         context = {"key": _shown(key, timezone.now())}
         return render(request, "workspaces/key_revoke.html", context)
     revoke_key(key=key, by=actor, request_id=request_id_of(request))
