@@ -152,11 +152,6 @@ class RunEstimate:
     def worst(self) -> Amount:
         return sum((part.worst for part in self.parts), Amount(0, 0))
 
-    @property
-    def unpriced(self) -> tuple[str, ...]:
-        """The models that nobody knows a price of, each once."""
-        return tuple(dict.fromkeys(part.model for part in self.parts if part.priced_at is None))
-
     def narrowed(self, width: int) -> "RunEstimate":
         """The estimate for the first ``width`` calls alone, and the synthesis of their answers."""
         return estimate_run(replace(self.plan, calls=self.plan.calls[:width]))

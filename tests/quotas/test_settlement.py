@@ -27,12 +27,14 @@ from orchestration.domain.cost import Price
 from orchestration.domain.estimate import PricedAt
 from orchestration.domain.run import EventType
 from orchestration.driving.requests import most_of
+from orchestration.fanout.call_sink import Counted
 from orchestration.fanout.providers import endpoints, read_endpoints
 from orchestration.fanout.recorded import RecordedClient
 from orchestration.fanout.scripted import (
     Attempt,
     Cut,
     Fail,
+    Finish,
     Hang,
     Script,
     ScriptedClient,
@@ -170,6 +172,16 @@ async def test_the_deadline_settles_too(alice: Person, settings: Any) -> None:
     run = await driven(alice, {"*": Script([(0.01, "Begun")], Hang())})
     await in_database(assert_at_rest, run)
     assert run.cost_micro_usd, "what was on its way when time was over is paid for"
+
+
+async def test_counts_as_large_as_are_believed_end_a_run_too(alice: Person) -> None:
+    """Each is a thousand million tokens: their sum is more than 32 bits hold."""
+    await in_database(priced)
+    counted = Finish(counted=Counted(10**9, 10**9, 0, 0))
+    run = await driven(alice, answers(**dict.fromkeys("ABC", Script(((0.01, A_TEXT),), counted))))
+    assert run.status in ("done", "degraded")
+    assert run.input_tokens >= 3 * 10**9
+    await in_database(assert_at_rest, run)
 
 
 async def test_a_call_that_was_lost_is_billed_by_what_had_come(alice: Person) -> None:
