@@ -58,8 +58,12 @@ def counters_of(
 
 
 def save_counters(counters: Iterable[Counter]) -> None:
-    """Write counters that were read under the lock that is still held."""
-    Counter.objects.bulk_update(list(counters), ["runs", "tat", *SUMS])
+    """Write counters that were read under the lock that is still held.
+
+    One by one: to put them into one statement takes Django longer than to send a few.
+    """
+    for counter in counters:
+        counter.save(update_fields=("runs", "tat") if counter.window == NOW else SUMS)
 
 
 def standings_of(counters: Counters) -> dict[tuple[str, str], Standing]:

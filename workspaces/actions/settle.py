@@ -62,10 +62,12 @@ def settle(*, subject: UUID, charges: Sequence[Charge], closes: bool) -> frozens
         )
     }
     refused = set()
+    booked = {}
     for charge in charges:
         lease = leases.get(charge.lease)
         if lease is None or lease.closed_at is not None:
             continue
+        booked[lease.name] = lease
         _book(lease, counters, tokens=charge.tokens, cost_micro_usd=charge.cost_micro_usd)
         if charge.renews and not _renew(lease, counters, reservation, at):
             refused.add(charge.lease)
@@ -74,13 +76,15 @@ def settle(*, subject: UUID, charges: Sequence[Charge], closes: bool) -> frozens
     if closes:
         for lease in leases.values():
             if lease.closed_at is None:
+                booked[lease.name] = lease
                 _close(lease, counters, at)
         for (_, window), counter in counters.items():
             if window == NOW:
                 counter.runs -= 1
         reservations.update(closed_at=at)
         transaction.on_commit(partial(forget_refusals, workspace, reservation.scopes))
-    Lease.objects.bulk_update(leases.values(), _LEASE_FIELDS)
+    for lease in booked.values():
+        lease.save(update_fields=_LEASE_FIELDS)
     save_counters(counters.values())
     return frozenset(refused)
 
