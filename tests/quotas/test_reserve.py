@@ -130,6 +130,17 @@ def test_a_call_that_is_tried_again_holds_all_of_its_bound_again(
     assert (counter.cost_micro_usd, counter.cost_reserved_micro_usd) == (50, 30)
 
 
+def test_a_quota_that_comes_meanwhile_counts_what_the_call_has_used(home: Workspace) -> None:
+    subject = admit(home, offer((100, 10)), pipeline="council")
+    Quota.objects.create(
+        workspace=home, pipeline="council", dimension=Dimension.TOKENS_PER_DAY, limit=120
+    )
+    again = Charge("A", tokens=30, renews=True)
+    assert pay(subject, again) == {"A"}, "30 used, 70 held, and 30 more do not fit into 120"
+    counter = Counter.objects.in_workspace(home).get(scope="pipeline:council", window="2026-11-23")
+    assert (counter.tokens, counter.tokens_reserved) == (30, 70)
+
+
 def test_more_than_the_bound_is_counted_and_blocks_the_next(
     home: Workspace, limits: Limits
 ) -> None:

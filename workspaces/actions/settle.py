@@ -10,11 +10,17 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, Q
 
-from workspaces.counting import Counters, lock_workspace, save_counters, standings_of
-from workspaces.domain.quotas import BUDGETS, Hold, Offer, refusal_of
+from workspaces.counting import (
+    Counters,
+    counters_of,
+    lock_workspace,
+    save_counters,
+    standings_of,
+)
+from workspaces.domain.quotas import BUDGETS, Hold, Limit, Offer, refusal_of
 from workspaces.domain.windows import NOW, Windows
 from workspaces.limits import limits_of
-from workspaces.models import Counter, Lease, Reservation
+from workspaces.models import Lease, Reservation
 from workspaces.refusals import forget_refusals
 
 _LEASE_FIELDS: Final = (
@@ -55,12 +61,11 @@ def settle(*, subject: UUID, charges: Sequence[Charge], closes: bool) -> frozens
     if reservation is None:
         return frozenset()
     leases = {each.name: each for each in Lease.objects.filter(reservation=reservation)}
-    counters = {
-        (each.scope, each.window): each
-        for each in Counter.objects.in_workspace(workspace).filter(
-            scope__in=reservation.scopes, window__in=(NOW, reservation.day, reservation.month)
-        )
-    }
+    # Those of the reservation, which may be yesterday's. When they end matters to nobody.
+    windows = Windows(reservation.day, reservation.month, day_ends=at, month_ends=at)
+    budgets = _budgets(reservation, at) if any(charge.renews for charge in charges) else []
+    limited = {limit.scope for limit in budgets}
+    counters = counters_of(workspace, reservation.scopes, windows, limited)
     refused = set()
     booked = {}
     for charge in charges:
@@ -69,7 +74,7 @@ def settle(*, subject: UUID, charges: Sequence[Charge], closes: bool) -> frozens
             continue
         booked[lease.name] = lease
         _book(lease, counters, tokens=charge.tokens, cost_micro_usd=charge.cost_micro_usd)
-        if charge.renews and not _renew(lease, counters, reservation, at):
+        if charge.renews and not _renew(lease, counters, budgets, windows, at):
             refused.add(charge.lease)
         if charge.closes:
             _close(lease, counters, at)
@@ -117,20 +122,20 @@ def _book(lease: Lease, counters: Counters, *, tokens: int, cost_micro_usd: int)
     )
 
 
-def _renew(lease: Lease, counters: Counters, reservation: Reservation, at: datetime) -> bool:
+def _budgets(reservation: Reservation, at: datetime) -> list[Limit]:
+    limits = limits_of(reservation.workspace, reservation.scopes, at)
+    return [limit for limit in limits if limit.dimension in BUDGETS]
+
+
+def _renew(
+    lease: Lease, counters: Counters, budgets: Sequence[Limit], windows: Windows, at: datetime
+) -> bool:
     """Hold all of the lease's bound again, if there is room for what is missing."""
     missing = Hold(
         lease.name,
         lease.bound_tokens - lease.reserved_tokens,
         lease.bound_micro_usd - lease.reserved_micro_usd,
     )
-    # In the windows of the reservation, which may be yesterday's. When they end matters to nobody.
-    windows = Windows(reservation.day, reservation.month, day_ends=at, month_ends=at)
-    budgets = [
-        limit
-        for limit in limits_of(reservation.workspace, reservation.scopes, at)
-        if limit.dimension in BUDGETS
-    ]
     if refusal_of(budgets, standings_of(counters), Offer(0, (missing,)), at, windows):
         return False
     _hold(lease, counters, tokens=missing.tokens, cost_micro_usd=missing.cost_micro_usd)
