@@ -1,11 +1,14 @@
 """What the pages about people take. Forms check; the actions change."""
 
+import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 from django import forms
 from django.contrib.auth.forms import BaseUserCreationForm
+from django.core.exceptions import ValidationError
+from django.utils.formats import get_format
 from django.utils.translation import gettext_lazy as _
 
 from workspaces.domain.quotas import MONEY, Dimension
@@ -14,6 +17,7 @@ from workspaces.words import DIMENSIONS, MICRO, ROLES, SCOPES
 
 # As operators may set: what they did can be saved again.
 _MOST = 10**15
+_SIGNS = ("THOUSAND", "DECIMAL")
 _LIVES = (
     ("", _("Never")),
     ("7", _("In 7 days")),
@@ -83,6 +87,43 @@ class RotateForm(forms.Form):
         return timedelta(seconds=int(self.cleaned_data["grace"]))
 
 
+class _CountField(forms.IntegerField):
+    """A whole number from 0 as its reader writes it: ten thousand is "10.000" to a German, and
+    "10,000" to an Englishman. What the other one writes is refused: it could be meant as ten."""
+
+    widget = forms.TextInput
+
+    def to_python(self, value: Any) -> int | None:
+        if value in self.empty_values:
+            return None
+        whole, fraction = _digits(value)
+        if not whole or fraction:
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return super().to_python(whole)
+
+
+class _DollarsField(forms.DecimalField):
+    """As ``_CountField``, and with decimals."""
+
+    widget = forms.TextInput
+
+    def to_python(self, value: Any) -> Decimal | None:
+        if value in self.empty_values:
+            return None
+        whole, fraction = _digits(value)
+        if not whole:
+            raise ValidationError(self.error_messages["invalid"], code="invalid")
+        return super().to_python(f"{whole}.{fraction or 0}")
+
+
+def _digits(text: str) -> tuple[str, str]:
+    """The digits before and after the reader's decimal sign; none where it is no number to them."""
+    group, point = (re.escape(str(get_format(f"{name}_SEPARATOR"))) for name in _SIGNS)
+    number = rf"(\d+|\d{{1,3}}(?:{group}\d{{3}})+)(?:{point}(\d+))?"
+    found = re.fullmatch(number, text.strip(), re.ASCII)
+    return (re.sub(r"\D", "", found[1]), found[2] or "") if found else ("", "")
+
+
 class QuotasForm(forms.Form):
     """One field a dimension, empty for no limit of the key's own; ``limits`` is in the dimensions'
     units, ``current`` too."""
@@ -93,19 +134,15 @@ class QuotasForm(forms.Form):
             limit = current.get(dimension)
             field: forms.Field
             if dimension in MONEY:
-                initial = None if limit is None else Decimal(limit) / MICRO
-                field = forms.DecimalField(
+                field = _DollarsField(
                     label=word,
                     required=False,
-                    min_value=0,
                     max_value=_MOST // MICRO,
                     decimal_places=6,
-                    initial=None if initial is None else _plain(initial),
+                    initial=None if limit is None else _plain(Decimal(limit) / MICRO),
                 )
             else:
-                field = forms.IntegerField(
-                    label=word, required=False, min_value=0, max_value=_MOST, initial=limit
-                )
+                field = _CountField(label=word, required=False, max_value=_MOST, initial=limit)
             field.widget.attrs["placeholder"] = _("no limit")
             self.fields[dimension.value] = field
 
@@ -125,6 +162,7 @@ def _in_units(dimension: Dimension, given: Decimal | int | None) -> int | None:
 
 
 def _plain(dollars: Decimal) -> str:
-    """ "2.5", never "2.500000" or "1E+2"."""
+    """ "2.5", never "2.500000" or "1E+2"; "2,5" for a German."""
     text = f"{dollars:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return text.replace(".", str(get_format("DECIMAL_SEPARATOR")))

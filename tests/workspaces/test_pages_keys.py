@@ -262,8 +262,11 @@ def test_limits_are_shown_and_checked_as_their_reader_writes_numbers(
 ) -> None:
     Profile.objects.create(user=alice.user, language="de")
     url = reverse("key", args=[key.public])
-    limits = {"tokens_per_day": "5000", "cost_micro_usd_per_day": "1234.5"}
-    alice.browser().post(reverse("key-quotas", args=[key.public]), limits)
+    limits = {"tokens_per_day": "5.000", "cost_micro_usd_per_day": "1.234,5"}
+    set_limits = reverse("key-quotas", args=[key.public])
+    alice.browser().post(set_limits, limits)
+    kept = {"tokens_per_day": 5_000, "cost_micro_usd_per_day": 1_234_500_000}
+    assert limits_of(key) == kept
     german = alice.browser().get(url).content.decode()
     # "5,000" would be five.
     assert "von 5.000<" in german
@@ -272,10 +275,14 @@ def test_limits_are_shown_and_checked_as_their_reader_writes_numbers(
     english = alice.browser().get(url).content.decode()
     assert "of 5,000<" in english
     assert "of $1,234.50<" in english
-    # What a browser cannot read as a number it sends as nothing, which would take a limit away.
-    form = re.search(r'<form[^>]*/quotas/"[^>]*>', english)
-    assert form is not None
-    assert "novalidate" not in form[0]
+    assert 'value="1234.5"' in english
+    assert 'value="1234,5"' in german
+    # To a reader of English those are other numbers, or none.
+    for wrong in ("5.000", "1.234,5", "5,00"):
+        assert alice.browser().post(set_limits, {"tokens_per_day": wrong}).status_code == 400
+    assert limits_of(key) == kept
+    alice.browser().post(set_limits, {"tokens_per_day": "6,000"})
+    assert limits_of(key) == {"tokens_per_day": 6_000}
 
 
 @pytest.mark.parametrize("wrong", ["-1", "1.5", "many", "1e400", "NaN", "9" * 40])
