@@ -18,6 +18,7 @@ from orchestration.actions.start_run import RunRequest, start_run
 from orchestration.domain.pipelines import PIPELINES
 from orchestration.fanout.select import offered_models
 from orchestration.models import Run
+from orchestration.pauses import pause_of, pauses
 from orchestration.problems import ApiError
 from orchestration.queries import RunNotFound, run_of, snapshot_of
 from orchestration.rate_headers import rate_headers
@@ -145,9 +146,14 @@ class Models(APIView):
 
     def get(self, request: Request) -> Response:
         actor_who_reads(request)
+        paused = pauses()
         return Response(
             {
-                "models": [asdict(model) for model in offered_models()],
+                "models": [
+                    # null where it may be asked, else the operator's reason, which may be empty.
+                    {**asdict(model), "paused": pause_of(model.id, paused)}
+                    for model in offered_models()
+                ],
                 "pipelines": [asdict(pipeline) for pipeline in PIPELINES.values()],
             }
         )

@@ -11,6 +11,7 @@ from orchestration.actions.start_run import InvalidRun, RunRequest
 from orchestration.catalogue import answering_models
 from orchestration.domain.pipelines import DEFAULT_PIPELINE, PIPELINES
 from orchestration.domain.run import CacheWish
+from orchestration.pauses import pauses, unpaused
 
 
 class StartForm(forms.Form):
@@ -32,7 +33,7 @@ class StartForm(forms.Form):
         pipeline.choices = [(each.name, each.title) for each in PIPELINES.values()]
         pipeline.initial = DEFAULT_PIPELINE
         models.choices = [(model.id, model.title) for model in answering_models()]
-        models.initial = list(settings.MODELS)
+        models.initial = list(unpaused(settings.MODELS, pauses()))
 
     def run_request(self) -> RunRequest:
         """The request of a valid form."""

@@ -19,6 +19,7 @@ from orchestration.domain.pipelines import PIPELINES
 from orchestration.domain.run import RunStatus
 from orchestration.forms import StartForm
 from orchestration.models import Run
+from orchestration.pauses import pause_of, pauses
 from orchestration.problems import PROBLEMS
 from orchestration.queries import RunNotFound, run_of, snapshot_of
 from orchestration.quota_words import pause_sentence, refusal_sentence
@@ -99,11 +100,12 @@ def _start_page(
     request: HttpRequest, form: StartForm, actor: Actor, status: int = 200
 ) -> HttpResponse:
     workspace = actor.workspace
+    paused = pauses()
     recent, _ = list_runs(workspace, limit=RECENT)
     context = {
         "form": form,
         "pipelines": list(PIPELINES.values()),
-        "models": answering_models(),
+        "models": [(model, pause_of(model.id, paused)) for model in answering_models()],
         "recent": recent,
         "may_write": actor.may_write,
         "pause": pause_sentence(workspace.paused_reason) if workspace.paused_at else "",

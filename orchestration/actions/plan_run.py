@@ -17,7 +17,8 @@ from orchestration.domain.pipelines import (
 from orchestration.domain.routing import RECORDED, RoutingError
 from orchestration.domain.run import CacheWish
 from orchestration.fanout.select import resolve_model
-from orchestration.models import Call, PausedModel, Run
+from orchestration.models import Call, Run
+from orchestration.pauses import pause_of, pauses, unpaused
 from workspaces.access import Actor
 
 # The stream of a recording that stands for whichever version is being written.
@@ -172,7 +173,7 @@ def _checked_models(
     most = min(settings.MAX_MODELS, pipeline.max_models or settings.MAX_MODELS)
     if models is None:
         # Nobody named them, so nobody misses those that are paused.
-        chosen = tuple(_unpaused(settings.MODELS)[:most])
+        chosen = unpaused(settings.MODELS, pauses())[:most]
     else:
         chosen = models
     if not chosen:
@@ -205,26 +206,16 @@ def _is_recorded(actor: Actor, name: str) -> bool:
 
 
 def _check_pauses(models: Sequence[str], synthesizer: str) -> None:
-    """Replays ask no model, so no pause concerns them."""
-    paused = {each.model: each.reason for each in PausedModel.objects.all()}
-    for model in (*models, synthesizer):
-        name = next((name for name in (model, _all_of(model)) if name in paused), None)
-        if name is None:
+    paused = pauses()
+    # Of one answer there is no synthesis to write.
+    asked = (*models, synthesizer) if len(models) > 1 else models
+    for model in asked:
+        reason = pause_of(model, paused)
+        if reason is None:
             continue
-        what = f"{model}, which writes the synthesis," if model not in models else model
-        why = f" {paused[name]}" if paused[name] else ""
+        what = model if model in models else f"{model}, which writes the synthesis,"
         raise InvalidRun(
             "model_paused",
             "models" if model in models else "pipeline",
-            f"{what} is paused: an operator does not let it be asked now.{why}",
+            f"{what} is paused: an operator does not let it be asked now. {reason}".rstrip(),
         )
-
-
-def _unpaused(models: Sequence[str]) -> list[str]:
-    paused = set(PausedModel.objects.values_list("model", flat=True))
-    return [each for each in models if not {each, _all_of(each)} & paused]
-
-
-def _all_of(model: str) -> str:
-    """How all models of a model's provider are paused at once."""
-    return f"{model.partition('/')[0]}/*"

@@ -393,6 +393,28 @@ async def test_a_paused_model_is_refused_when_named_and_left_out_when_not(
         await in_database(make_run, alice, models=("local/plain",))
 
 
+async def test_a_paused_synthesizer_holds_up_only_who_needs_it(alice: Person) -> None:
+    await in_database(PausedModel.objects.create, model="local/editor")
+    with pytest.raises(InvalidRun, match="which writes the synthesis"):
+        await in_database(make_run, alice)
+    await in_database(make_run, alice, models=("local/brisk",))
+
+
+async def test_a_paused_model_is_offered_as_paused(alice: Person) -> None:
+    await in_database(PausedModel.objects.create, model="local/brisk", reason="It rambles.")
+
+    def offered() -> tuple[dict[str, str | None], str]:
+        models = alice.api().get("/api/models").json()["models"]
+        page = alice.browser().get("/").content.decode()
+        return {model["id"]: model["paused"] for model in models}, page
+
+    models, page = await in_database(offered)
+    assert (models["local/brisk"], models["local/plain"]) == ("It rambles.", None)
+    box = page.partition('value="local/brisk"')[2].partition("</label>")[0]
+    assert box.startswith(" disabled>")
+    assert "Paused by an operator. It rambles." in box
+
+
 async def test_a_paused_workspace_starts_nothing_and_ends_what_it_began(alice: Person) -> None:
     run = await in_database(make_run, alice)
     alice.workspace.paused_at = timezone.now()
