@@ -6,6 +6,7 @@ log through ``logging`` comes out in the same form.
 
 import logging
 import logging.config
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -43,6 +44,18 @@ class _NotTold(logging.Filter):
         return getattr(record, "status_code", None) != 503
 
 
+def _printable(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """What would move a terminal's cursor, change its colours or begin a line is escaped: a name
+    could forge lines, or hide them. Only a traceback has lines of its own."""
+    for name, value in line.items():
+        if isinstance(value, str) and not value.isprintable():
+            kept = "\n" if name in ("exception", "stack") else ""
+            line[name] = "".join(
+                each if each.isprintable() or each in kept else ascii(each)[1:-1] for each in value
+            )
+    return line
+
+
 class _RouteForPath(logging.Filter):
     """Django names the path of a request that failed or was refused; ours is told by its route, for
     a path may hold an invitation."""
@@ -59,10 +72,10 @@ class _RouteForPath(logging.Filter):
 
 def configure(options: dict[str, str]) -> None:
     """Set up logging from ``{"level": …, "format": "json" | "console"}``."""
-    renderer: Any = (
-        structlog.processors.JSONRenderer()
+    rendering: list[Any] = (
+        [structlog.processors.JSONRenderer()]  # which escapes what is not plain
         if options["format"] == "json"
-        else structlog.dev.ConsoleRenderer(colors=False)
+        else [_printable, structlog.dev.ConsoleRenderer(colors=False)]
     )
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -81,7 +94,7 @@ def configure(options: dict[str, str]) -> None:
                     "processors": [
                         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                         structlog.processors.format_exc_info,
-                        renderer,
+                        *rendering,
                     ],
                 }
             },
