@@ -87,7 +87,7 @@ class Stack:
             yield where, text.encode()
         yield "the log of the web", self.rex.log.read_bytes()
         yield "the log of the service", self.fanout_log.read_bytes()
-        for path in ("/metrics", "/healthz", "/readyz", "/v1/targets"):
+        for path in ("/metrics", "/healthz", "/readyz", "/targets"):
             yield f"the service's {path}", httpx.get(f"{self.fanout_url}{path}").content
         for number, span in enumerate(self.spans):
             yield f"span batch {number}", span
