@@ -4,7 +4,7 @@ import hashlib
 import json
 import secrets
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import transaction
@@ -27,6 +27,8 @@ from workspaces.models import Workspace
 from workspaces.refusals import refusing_early
 
 __all__ = ["InvalidRun", "RunRequest", "start_run"]
+
+LEFT_OUT: Final = "It was not asked: the quotas had no room for all the models that were named."
 
 
 class _CopyWasFaster(Exception):
@@ -181,7 +183,7 @@ def _skipped(run: Run, part: Part) -> Call:
     """A model that was named and is not asked, because the quotas had no room for it."""
     call = _call(run, part)
     row = row_of(ErrorKind.QUOTA_EXCEEDED)
-    call.state, call.reason, call.message = CallState(row.state), row.kind, row.sentence
+    call.state, call.reason, call.message = CallState(row.state), row.kind, LEFT_OUT
     return call
 
 
@@ -191,7 +193,7 @@ def _skip(part: Part) -> NewEvent:
         "call": part.name,
         "state": row.state,
         "kind": row.kind,
-        "message": row.sentence,
+        "message": LEFT_OUT,
         "retryable": row.retryable,
         "chars": 0,
     }

@@ -252,6 +252,7 @@ async def test_a_fan_out_that_does_not_fit_is_shrunk_where_that_is_wanted(alice:
         ("done", None),
         ("skipped", "quota.exceeded"),
     ]
+    assert "no room for all the models" in shown["calls"][2]["message"]
     assert run.status == "done"
     await in_database(assert_at_rest, run)
 
