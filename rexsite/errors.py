@@ -2,7 +2,7 @@
 
 import sys
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import BadRequest, PermissionDenied
 from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -23,7 +23,8 @@ def _answer(
 
 
 def bad_request(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    return _answer(request, 400, "bad_request", "400.html")
+    reason = str(exception) if type(exception) is BadRequest else ""
+    return _answer(request, 400, "bad_request", "400.html", reason)
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import Count, Prefetch, QuerySet, Sum
 
-from orchestration.domain.run import RunStatus
+from orchestration.domain.run import CallState, RunStatus
 from orchestration.models import Call, Run
 
 UNDER_WAY = (RunStatus.QUEUED.value, RunStatus.RUNNING.value)
@@ -46,12 +46,12 @@ def failed_lately(at_most: int = 8) -> Sequence[Run]:
 def errors_since(now: datetime, span: timedelta) -> list[tuple[str, str, int]]:
     """(provider, error kind, calls) of the runs begun within ``span``, the most frequent first."""
     rows = (
-        Run.objects.everywhere()
-        .filter(created_at__gte=now - span, calls__reason__isnull=False)
-        # Who stops a model, or needs it no more, has met no trouble.
-        .exclude(calls__reason__startswith="stop.")
-        .values_list("calls__provider", "calls__reason")
-        .annotate(hit=Count("calls__pk"))
-        .order_by("-hit", "calls__provider", "calls__reason")[:200]
+        Call.objects.filter(run__created_at__gte=now - span, reason__isnull=False)
+        # Who stops a model, needs it no more, or never asked it, has met no trouble.
+        .exclude(reason__startswith="stop.")
+        .exclude(state=CallState.SKIPPED)
+        .values_list("provider", "reason")
+        .annotate(hit=Count("pk"))
+        .order_by("-hit", "provider", "reason")[:200]
     )
     return list(rows)

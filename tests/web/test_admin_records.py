@@ -155,10 +155,20 @@ def test_a_provider_in_trouble_is_told_of_on_the_first_page(
     monkeypatch.setattr("orchestration.admin.pauses.targets", lambda: told)
     run = a_run(alice.workspace)
     Call.objects.filter(run=run).update(provider="groq", reason="auth")
+    # Beside it what is no trouble of a provider: a call that was stopped, and one never sent.
+    for label, state, reason in (
+        ("B", "cancelled", "stop.user"),
+        ("C", "skipped", "quota.exceeded"),
+    ):
+        Call.objects.create(
+            run=run, label=label, model="groq/x", provider="groq", state=state, reason=reason
+        )
     text = browser.get(here).content.decode()
     for words in ("for 30 s more", "refuses this key", "And 4 more", "12 answers", "1.2 s ago"):
         assert words in text, words
     calm_run = a_run(alice.workspace)
+    assert "stop.user" not in text
+    assert "quota.exceeded" not in text
     link = re.search(r'href="([^"]+)">auth</a> 1', text)
     assert link is not None
     listed = browser.get(html.unescape(link[1])).content.decode()

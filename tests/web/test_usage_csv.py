@@ -165,4 +165,6 @@ def test_a_file_of_something_else_than_was_asked_is_refused(
     for address in ("/usage.csv", "/runs.csv"):
         assert browser.head(address, DAYS).status_code == 200
         assert browser.head(address, asked).status_code == 400
-        assert browser.get(address, asked).status_code == 400
+        refused = browser.get(address, asked)
+        assert refused.status_code == 400
+        assert " takes " in refused.content.decode(), "and why"

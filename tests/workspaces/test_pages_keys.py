@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
@@ -283,6 +283,15 @@ def test_limits_are_shown_and_checked_as_their_reader_writes_numbers(
     assert limits_of(key) == kept
     alice.browser().post(set_limits, {"tokens_per_day": "6,000"})
     assert limits_of(key) == {"tokens_per_day": 6_000}
+
+
+def test_times_on_a_workspaces_pages_are_those_of_the_workspace(alice: Person, key: ApiKey) -> None:
+    Workspace.objects.update(time_zone="Asia/Tokyo")
+    made = datetime(2026, 11, 23, 18, 4, tzinfo=UTC)
+    ApiKey.objects.in_workspace(alice.workspace).filter(pk=key.pk).update(created_at=made)
+    page = alice.browser().get(reverse("key", args=[key.public])).content.decode()
+    assert "24 Nov 2026, 03:04" in page
+    assert "Times in Asia/Tokyo" in page
 
 
 @pytest.mark.parametrize("wrong", ["-1", "1.5", "many", "1e400", "NaN", "9" * 40])

@@ -1,8 +1,13 @@
 """Who asks for a page, and what they are told who may not have it."""
 
+from typing import Any
+from zoneinfo import ZoneInfo
+
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from workspaces.access import Actor
@@ -30,6 +35,14 @@ def owner(request: HttpRequest) -> Actor:
     if not actor.may_manage:
         raise PermissionDenied(_("Only an owner of the workspace may do this."))
     return actor
+
+
+def page_of(
+    request: HttpRequest, actor: Actor, template: str, context: dict[str, Any], status: int = 200
+) -> HttpResponse:
+    """A page about the actor's workspace: its times are those of the workspace."""
+    with timezone.override(ZoneInfo(actor.workspace.time_zone)):
+        return render(request, template, context, status=status)
 
 
 def request_id_of(request: HttpRequest) -> str:

@@ -12,7 +12,7 @@ from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -28,7 +28,7 @@ from workspaces.forms import IssueForm, QuotasForm, RotateForm
 from workspaces.models import ApiKey, Quota
 from workspaces.refused import Refused
 from workspaces.standing import uses_of
-from workspaces.views.asking import member, owner, request_id_of
+from workspaces.views.asking import member, owner, page_of, request_id_of
 from workspaces.words import DIMENSIONS, SCOPES, STATES, amount, state_of_key
 
 _ENDED = ("expired", "revoked")
@@ -88,7 +88,7 @@ def show_all(request: HttpRequest) -> HttpResponse:
         "ended": [key for key in keys if key["ended"]],
         "may_manage": actor.may_manage,
     }
-    return render(request, "workspaces/keys.html", context)
+    return page_of(request, actor, "workspaces/keys.html", context)
 
 
 @never_cache
@@ -98,7 +98,7 @@ def issue(request: HttpRequest) -> HttpResponse:
     """The form; POST answers with the key, whole, once."""
     actor = owner(request)
     if request.method != "POST":
-        return render(request, "workspaces/key_new.html", {"form": IssueForm()})
+        return page_of(request, actor, "workspaces/key_new.html", {"form": IssueForm()})
     form = IssueForm(request.POST)
     if form.is_valid():
         lives = form.cleaned_data["expires"]
@@ -115,7 +115,7 @@ def issue(request: HttpRequest) -> HttpResponse:
             form.add_error(None, str(refused))
         else:
             return _once(request, actor, whole)
-    return render(request, "workspaces/key_new.html", {"form": form}, status=400)
+    return page_of(request, actor, "workspaces/key_new.html", {"form": form}, status=400)
 
 
 def _once(
@@ -131,7 +131,7 @@ def _once(
         "replaced": replaced,
         "example": _example(request, whole, key.scopes),
     }
-    return render(request, "workspaces/key_once.html", context)
+    return page_of(request, actor, "workspaces/key_once.html", context)
 
 
 def _example(request: HttpRequest, whole: str, scopes: Sequence[str]) -> str:
@@ -174,7 +174,7 @@ def _page(
         "rotate": RotateForm(),
         "problem": problem,
     }
-    return render(request, "workspaces/key.html", context, status=status)
+    return page_of(request, actor, "workspaces/key.html", context, status=status)
 
 
 def _current(key: ApiKey) -> dict[Dimension, int]:
@@ -255,7 +255,7 @@ def revoke(request: HttpRequest, public: str) -> HttpResponse:
         if key.revoked_at is not None:
             return redirect("key", public=public)
         context = {"key": _shown(key, timezone.now())}
-        return render(request, "workspaces/key_revoke.html", context)
+        return page_of(request, actor, "workspaces/key_revoke.html", context)
     revoke_key(key=key, by=actor, request_id=request_id_of(request))
     messages.success(request, _("The key “%(name)s” is revoked.") % {"name": key.name})
     return redirect("keys")

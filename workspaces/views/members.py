@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -20,7 +20,7 @@ from workspaces.actions.withdraw_invitation import withdraw_invitation
 from workspaces.forms import InviteForm, RoleForm
 from workspaces.models import Invitation, Membership
 from workspaces.refused import Refused
-from workspaces.views.asking import member, owner, request_id_of
+from workspaces.views.asking import member, owner, page_of, request_id_of
 from workspaces.words import RIGHTS, ROLES
 
 
@@ -48,7 +48,7 @@ def show(request: HttpRequest) -> HttpResponse:
         "note": form.cleaned_data["note"],
         "expires_at": timezone.now() + VALID_FOR,
     }
-    return render(request, "workspaces/invited.html", context)
+    return page_of(request, actor, "workspaces/invited.html", context)
 
 
 def _page(
@@ -76,7 +76,7 @@ def _page(
     }
     if actor.may_manage:
         context["invitations"] = _open_invitations(actor)
-    return render(request, "workspaces/members.html", context, status=status)
+    return page_of(request, actor, "workspaces/members.html", context, status=status)
 
 
 def _open_invitations(actor: Actor) -> list[dict[str, Any]]:
@@ -139,7 +139,7 @@ def remove(request: HttpRequest, membership_id: int) -> HttpResponse:
     if membership.user_id == actor.user_id:
         return redirect("leave-workspace", workspace_id=actor.workspace.pk)
     if request.method != "POST":
-        return render(request, "workspaces/member_remove.html", {"member": membership})
+        return page_of(request, actor, "workspaces/member_remove.html", {"member": membership})
     try:
         remove_member(membership=membership, by=actor, request_id=request_id_of(request))
     except Refused as refused:
