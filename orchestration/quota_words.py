@@ -53,7 +53,8 @@ def _what_is_in_the_way(refusal: Refusal) -> str:
     match limit.dimension:
         case Dimension.REQUESTS_PER_MINUTE:
             at_once = f", {limit.capacity:,} of them at once" if limit.burst else ""
-            return f"{who} may start {_many(limit.value, 'run')} a minute{at_once}; they are used."
+            used = "it is used" if limit.value == 1 else "they are used"
+            return f"{who} may start {_many(limit.value, 'run')} a minute{at_once}; {used}."
         case Dimension.CONCURRENT_RUNS:
             under_way = "1 is" if use.reserved == 1 else f"{use.reserved:,} are"
             return f"{who} may have {_many(limit.value, 'run')} at once, and {under_way} under way."
@@ -121,5 +122,6 @@ def _wait(seconds: int) -> str:
     if seconds < 2 * _HOUR:
         return _many(-(-seconds // _MINUTE), "minute")
     if seconds < 2 * _DAY:
-        return _many(-(-seconds // _HOUR), "hour")
+        hours, minutes = divmod(-(-seconds // _MINUTE), 60)
+        return _many(hours, "hour") + (f" and {_many(minutes, 'minute')}" if minutes else "")
     return _many(-(-seconds // _DAY), "day")

@@ -46,6 +46,7 @@ def record_change(
         actor=actor,
         user_id=user_id,
         workspace=workspace,
+        workspace_name=workspace.name if workspace else "",
         action=action,
         object_type=row._meta.label,
         object_id=str(row.pk),

@@ -42,7 +42,7 @@ class AuditEntryAdmin(ReadOnly, Console):
     list_display_links = ("at",)
     list_filter = (ActionFilter, ActorFilter, WorkspaceFilter)
     list_select_related = ("workspace",)
-    search_fields = ("actor", "action", "object_name", "object_id", "workspace__name", "request_id")
+    search_fields = ("actor", "action", "object_name", "object_id", "workspace_name", "request_id")
     search_help_text = "By actor, action, name or id of the object, workspace, or request id."
     date_hierarchy = "at"
     ordering = ("-at", "-pk")
@@ -60,7 +60,8 @@ class AuditEntryAdmin(ReadOnly, Console):
 
     @admin.display(description="Workspace", ordering="workspace__name")
     def in_workspace(self, entry: AuditEntry) -> SafeString | str:
-        return workspace_link(entry.workspace)
+        # Of one that was deleted the name is left.
+        return workspace_link(entry.workspace) if entry.workspace else entry.workspace_name
 
     @admin.display(description="Changed")
     def changed(self, entry: AuditEntry) -> str:

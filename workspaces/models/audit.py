@@ -12,13 +12,15 @@ from workspaces.models.scoped import Scoped
 class AuditEntry(models.Model):
     """One change that somebody made: who, what, before, after. Written once, never changed.
 
-    ``before`` and ``after`` hold the fields that differ, and never a secret.
+    ``before`` and ``after`` hold the fields that differ, and never a secret. ``workspace_name`` is
+    what is left of a workspace that was deleted.
     """
 
     at = models.DateTimeField(auto_now_add=True)
     workspace = models.ForeignKey(
         Workspace, on_delete=models.SET_NULL, null=True, blank=True, related_name="audit"
     )
+    workspace_name = models.CharField(max_length=120, blank=True)
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True,
         related_name="+",

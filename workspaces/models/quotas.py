@@ -49,7 +49,7 @@ class Quota(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.dimension} ≤ {self.limit} ({self.scope or 'workspace'})"
+        return f"{self.get_dimension_display()}: {self.limit:,} ({self.scope or 'workspace'})"
 
     @property
     def scope(self) -> str:
@@ -71,7 +71,8 @@ class QuotaOverride(models.Model):
     ended_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:
-        return f"{self.quota.dimension} → {self.limit} until {self.expires_at}"
+        ends = f"{self.expires_at:%Y-%m-%d %H:%M %Z}"
+        return f"{self.quota.get_dimension_display()}: {self.limit:,} until {ends}"
 
 
 class Reservation(models.Model):
