@@ -146,6 +146,8 @@ def _write(run: Run, actor: Actor, estimate: RunEstimate) -> None:
     # insert would wait for whoever is writing the earlier run, who may be waiting for this lock.
     if run.idempotency_key and _under_key(run.workspace, run.idempotency_key).exists():
         raise _CopyWasFaster
+    # By the same clock as the reservation: around midnight both are of one day, or sums disagree.
+    run.created_at = admission.reservation.created_at
     run.save(force_insert=True)
     width = offers[admission.offer].width
     asked, left_out = estimate.calls[:width], estimate.calls[width:]
