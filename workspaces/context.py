@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpRequest
 
 from workspaces.access import Actor, workspaces_of
@@ -22,7 +23,8 @@ class Place:
 
 def workspace(request: HttpRequest) -> dict[str, Any]:
     """Template context, each looked up only where it is shown: ``workspace``, the name or None;
-    ``places``, all the reader is in; ``may_see_keys``."""
+    ``workspace_zone``, in which its times are told; ``places``, all the reader is in;
+    ``may_see_keys``."""
 
     @cache
     def actor() -> Actor | None:
@@ -46,4 +48,13 @@ def workspace(request: HttpRequest) -> dict[str, Any]:
         reader = actor()
         return reader is not None and reader.may_write
 
-    return {"workspace": name, "places": places, "may_see_keys": may_see_keys}
+    def zone() -> str:
+        reader = actor()
+        return reader.workspace.time_zone if reader else settings.TIME_ZONE
+
+    return {
+        "workspace": name,
+        "workspace_zone": zone,
+        "places": places,
+        "may_see_keys": may_see_keys,
+    }

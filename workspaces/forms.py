@@ -103,11 +103,11 @@ class _CountField(forms.IntegerField):
 
 
 class _DollarsField(forms.DecimalField):
-    """As ``_CountField``, and with decimals."""
+    """An amount, likewise, and with decimals."""
 
     widget = forms.TextInput
 
-    def to_python(self, value: Any) -> Decimal | None:
+    def to_python(self, value: Any) -> Any:
         if value in self.empty_values:
             return None
         whole, fraction = _digits(value)
@@ -143,7 +143,7 @@ class QuotasForm(forms.Form):
                 )
             else:
                 field = _CountField(label=word, required=False, max_value=_MOST, initial=limit)
-            field.widget.attrs["placeholder"] = _("no limit")
+            field.widget.attrs |= {"placeholder": _("no limit"), "inputmode": "decimal"}
             self.fields[dimension.value] = field
 
     @property

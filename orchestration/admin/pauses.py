@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 
 from orchestration.admin.queries import errors_since
 from orchestration.fanout.client import FanoutUnavailable
@@ -22,6 +23,7 @@ from orchestration.models import ModelPrice, PausedModel, Run
 from workspaces.actions.record_change import state_of
 from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
 from workspaces.admin.console import Console, Page, ReadOnly, console_url, note
+from workspaces.admin.show import link
 
 ERROR_SPAN = timedelta(hours=1)
 
@@ -77,7 +79,7 @@ def targets_or_why() -> tuple[Targets | None, str]:
 @admin.register(PausedModel)
 class PausedModelAdmin(ReadOnly, Console):
     heading = "Paused models"
-    list_display = ("model", "reason", "created_by", "created_at")
+    list_display = ("model", "reason", "created_by", "created_at", "resume")
     search_fields = ("model", "reason", "created_by")
     ordering = ("model",)
     fields = ("model", "reason", "created_by", "created_at")
@@ -99,6 +101,14 @@ class PausedModelAdmin(ReadOnly, Console):
         if not self.may(request, "delete"):
             return []
         return [("Resume", console_url(PausedModel, "resume", row.pk))]
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        shown = list(self.list_display)
+        return shown if self.may(request, "delete") else shown[:-1]
+
+    @admin.display(description="Resume")
+    def resume(self, row: PausedModel) -> SafeString:
+        return link(console_url(PausedModel, "resume", row.pk), f"Resume {row.model}")
 
     def pause_page(self, request: HttpRequest) -> HttpResponse:
         def plan(given: Given) -> Plan:

@@ -135,7 +135,9 @@ def test_a_model_is_paused_with_a_reason_and_resumed(alice: Person) -> None:
         "all models paused"
         in browser.get(page("orchestration_pausedmodel_providers")).content.decode()
     )
-    done(browser, page("orchestration_pausedmodel_resume", row.pk))
+    resume = page("orchestration_pausedmodel_resume", row.pk)
+    assert resume in browser.get(page("orchestration_pausedmodel_changelist")).content.decode()
+    done(browser, resume)
     assert not PausedModel.objects.exists()
     assert last_entry().action == "model.resumed"
 

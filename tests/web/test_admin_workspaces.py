@@ -77,6 +77,7 @@ def test_money_is_written_in_dollars_and_kept_exactly(alice: Person) -> None:
     row = Quota.objects.in_workspace(home).get()
     assert row.limit == 12_345_678
     assert (last_entry().action, last_entry().after["limit"]) == ("quota.set", 12_345_678)
+    assert last_entry().object_name == "Money a day, in micro-dollars: 12,345,678 (workspace)"
     assert 'value="12.345678"' in browser.get(address).content.decode()
     entries = AuditEntry.objects.everywhere().count()
     # Saved again as it stands, nothing has changed and nothing is logged.

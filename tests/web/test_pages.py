@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from orchestration.models import Run
 from orchestration.run_list import PAGE_SIZE
 from tests.conftest import Person
 from tests.runs import A_TEXT, B_TEXT, C_TEXT, driven, make_run
+from workspaces.models import Workspace
 
 pytestmark = pytest.mark.django_db
 
@@ -430,3 +432,13 @@ async def test_the_page_of_a_failed_run_says_why_in_words(alice: Person, kind: s
     text = is_page(await in_database(browser.get, f"/runs/{run.pk}/"), 200)
     assert run.status == "failed"
     assert sentence_for(kind) in html.unescape(text)
+
+
+def test_every_page_tells_the_time_of_a_run_in_the_workspaces_zone(alice: Person) -> None:
+    run = make_run(alice)
+    Workspace.objects.filter(pk=alice.workspace.pk).update(time_zone="Asia/Tokyo")
+    Run.objects.filter(pk=run.pk).update(created_at=datetime(2026, 11, 23, 18, 4, tzinfo=UTC))
+    browser = alice.browser()
+    for address in ("/", "/runs/", f"/runs/{run.pk}/"):
+        text = browser.get(address).content.decode()
+        assert re.search(r"24 Nov( 2026)?, 03:04 JST", text), address
