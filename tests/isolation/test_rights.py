@@ -16,7 +16,7 @@ from tests.isolation.asking import FORM, JSON
 from tests.isolation.routes import Route, routes
 from tests.runs import THREE, make_run, priced
 from workspaces.actions.issue_key import issue_key
-from workspaces.domain.quotas import Dimension
+from workspaces.domain.quotas import BUDGETS, Dimension
 from workspaces.models import ApiKey, Invitation, Membership, Quota
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -46,8 +46,8 @@ CHANGES: dict[str, tuple[tuple[str, ...], str]] = {
 # Of one's own alone: no role changes what they do.
 OWN = {"/account/leave/{workspace_id}/", "/account/password/", "/account/workspace/", "/language/",
        "/theme/", "/login/", "/logout/", "/join/{token}/"}  # fmt: skip
-# Where a run begins, and so a provider is asked.
-BILLABLE = ("/", "/runs/{run_id}/replay/", "/api/run")
+# Where a provider is asked. A replay asks none.
+BILLABLE = ("/", "/api/run")
 
 ROUTES = {route.template: route for route in routes() if not route.is_console}
 REFUSED = (302, 401, 403)
@@ -147,11 +147,6 @@ def test_nothing_that_can_spend_does_so_without_a_budget(
     address = ROUTES[template].address({"run_id": recorded.pk})
     answer = client.generic("POST", address, body, content_type=kind)
     runs = Run.objects.in_workspace(alice.workspace)
-    if template == "/runs/{run_id}/replay/":
-        # What is played again asks no provider and costs nothing; only how often counts.
-        models = {call.model for run in runs.exclude(pk=recorded.pk) for call in run.calls.all()}
-        assert all(model.startswith("recorded/") for model in models)
-        return
     assert answer.status_code == 429, answer.content
     assert list(runs) == [recorded]
     # There is nothing that a driver could take to a provider.
