@@ -16,7 +16,7 @@ from tests.isolation.asking import FORM, JSON
 from tests.isolation.routes import Route, routes
 from tests.runs import THREE, make_run, priced
 from workspaces.actions.issue_key import issue_key
-from workspaces.domain.quotas import BUDGETS, Dimension
+from workspaces.domain.quotas import Dimension
 from workspaces.models import ApiKey, Invitation, Membership, Quota
 
 pytestmark = pytest.mark.django_db(transaction=True)
