@@ -58,7 +58,10 @@ def _run(actor: Actor, run_id: UUID) -> Run:
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
 def start(request: HttpRequest) -> HttpResponse:
-    """The first page. A refused question comes back with its text and the reason."""
+    """The first page. A refused question comes back with its text and the reason; operators who are
+    members nowhere have their first page in the console."""
+    if request.user.is_staff and reader_of(request) is None:
+        return redirect("admin:index")
     if request.method != "POST":
         form = StartForm(initial={"idempotency_key": uuid.uuid4().hex})
         return _start_page(request, form, _actor(request))

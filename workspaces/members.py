@@ -1,5 +1,7 @@
 """A rule about the members of a workspace: one of them can manage it."""
 
+from django.contrib.auth.models import User
+
 from workspaces.models import Membership
 from workspaces.refused import LastOwner
 
@@ -12,3 +14,10 @@ def keep_an_owner(leaving: Membership) -> None:
     )
     if leaving.role == Membership.Role.OWNER and not owners.exclude(pk=leaving.pk).exists():
         raise LastOwner
+
+
+def is_last_owner(user: User) -> bool:
+    """Whether some workspace would have no owner who can sign in if ``user`` were gone."""
+    owners = Membership.objects.everywhere().filter(role=Membership.Role.OWNER)
+    others = owners.filter(user__is_active=True).exclude(user=user)
+    return owners.filter(user=user).exclude(workspace__in=others.values("workspace")).exists()

@@ -39,6 +39,7 @@ EVERYWHERE = {
     "workspaces/admin/quotas.py": CONSOLE,
     "workspaces/admin/standings.py": CONSOLE,
     "workspaces/invitations.py": SECRET,
+    "workspaces/members.py": CONSOLE,
     "workspaces/management/commands/revoke_key.py": "Whoever runs commands has the database.",
 }
 

@@ -258,3 +258,26 @@ def test_a_superuser_does_not_delete_themselves(alice: Person) -> None:
     me = User.objects.get(username="sven")
     assert browser.post(page("auth_user_delete", me.pk), {"post": "yes"}).status_code == 403
     assert User.objects.filter(pk=me.pk).exists()
+
+
+def test_a_superuser_does_not_take_their_own_rights(alice: Person) -> None:
+    browser = superuser()
+    me = User.objects.get(username="sven")
+    browser.post(page("auth_user_change", me.pk), {"username": "sven"})
+    me.refresh_from_db()
+    assert (me.is_active, me.is_staff, me.is_superuser) == (True, True, True)
+
+
+def test_the_last_owner_of_a_workspace_is_deleted_by_nobody(alice: Person, bob: Person) -> None:
+    browser = superuser()
+    address = page("auth_user_delete", alice.user.pk)
+    assert browser.post(address, {"post": "yes"}).status_code == 403
+    assert browser.get(page("auth_user_change", alice.user.pk)).status_code == 200
+    Membership.objects.in_workspace(bob.workspace).filter(user=bob.user).update(role="owner")
+    assert browser.post(address, {"post": "yes"}).status_code == 302
+    assert not User.objects.filter(pk=alice.user.pk).exists()
+
+
+def test_an_operator_without_a_workspace_begins_in_the_console(alice: Person) -> None:
+    assert superuser().get("/").headers["Location"] == "/admin/"
+    assert alice.browser().get("/").status_code == 200

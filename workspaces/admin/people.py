@@ -9,6 +9,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
 from workspaces.admin.console import Console, note
+from workspaces.members import is_last_owner
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -69,6 +70,15 @@ class RexUserAdmin(ForSuperusers, UserAdmin):  # type: ignore[type-arg]
     # Without the choice of a user who has no password: there is no other way to sign in.
     add_fieldsets = ((None, {"fields": ("username", "password1", "password2")}),)
     readonly_fields = ("last_login", "date_joined")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        # One's own rights are another superuser's to take: the last one could not be undone here.
+        own = ("is_active", "is_staff", "is_superuser") if obj == request.user else ()
+        return (*super().get_readonly_fields(request, obj), *own)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # A workspace whose last owner is gone has nobody to manage its keys, which go on.
+        return super().has_delete_permission(request, obj) and not (obj and is_last_owner(obj))
 
     def user_change_password(
         self, request: HttpRequest, id: str, form_url: str = ""
