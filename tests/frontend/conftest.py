@@ -37,6 +37,7 @@ def rendered(plain_static_files: None) -> Render:
         return render_to_string(
             template,
             {"workspace": "Alice's", "places": [], "may_see_keys": True, "may_write": True}
+            | {"workspace_zone": "UTC"}
             | context,
             request=request,
         )

@@ -48,10 +48,16 @@ ROWS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _nothing_is_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form asks the database which models are; pages are shown here without one."""
+    monkeypatch.setattr("orchestration.forms.pauses", dict)
+
+
 def start_context(form: StartForm | None = None) -> dict[str, Any]:
     form = form or StartForm(initial={"idempotency_key": "of-the-server"})
     models = [
-        {"id": model, "title": title, "provider": model.split("/")[0], "description": ""}
+        ({"id": model, "title": title, "provider": model.split("/")[0], "description": ""}, None)
         for model, title in form.fields["models"].choices  # type: ignore[attr-defined]
     ]
     return {
