@@ -1,18 +1,30 @@
 """What operators do to workspaces: asked first, done once, and written down."""
 
 from datetime import timedelta
+from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from orchestration.fanout.client import FanoutUnavailable
 from orchestration.models import Run
 from tests.conftest import Person
-from tests.web.admin_cast import a_run, done, last_entry, operator, override, page, quota, superuser
+from tests.web.admin_cast import (
+    a_run,
+    admitted,
+    done,
+    last_entry,
+    operator,
+    override,
+    page,
+    quota,
+    superuser,
+)
 from workspaces.access import actor_from_key
 from workspaces.domain.quotas import Dimension
 from workspaces.models import (
@@ -100,6 +112,160 @@ def test_money_is_written_in_dollars_and_kept_exactly(alice: Person) -> None:
     assert last_entry().action == "quota.removed"
 
 
+class Tab(HTMLParser):
+    """A tab of ``browser`` that has opened the form at ``address``, and saves it when told to."""
+
+    def __init__(self, browser: Client, address: str) -> None:
+        super().__init__()
+        self.browser, self.address = browser, address
+        self.read(browser.get(address))
+
+    def read(self, answer: Any) -> None:
+        self.text = answer.content.decode()
+        self.fields: dict[str, list[str]] = {}
+        self.choice = ""
+        self.feed(self.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        name, value = given.get("name") or "", given.get("value") or ""
+        if tag == "select":
+            self.choice = name
+        elif tag == "option" and "selected" in given:
+            self.fields.setdefault(self.choice, []).append(value)
+        elif tag == "input" and name and given.get("type") == "checkbox":
+            if "checked" in given:
+                self.fields.setdefault(name, []).append(value or "on")
+        elif tag == "input" and name and given.get("type") != "submit":
+            self.fields.setdefault(name, []).append(value)
+
+    def save(self, **changed: str) -> Any:
+        """Change fields ("amount" is that of the first quota) and send the form. Where it comes
+        back, the tab shows it."""
+        names = {"amount": "quotas-0-amount", "burst": "quotas-0-burst", "gone": "quotas-0-DELETE"}
+        for name, value in changed.items():
+            self.fields[names.get(name, name)] = [value] if value else []
+        answer = self.browser.post(self.address, self.fields)
+        if answer.status_code == 200:
+            self.read(answer)
+        return answer
+
+
+def test_an_older_tab_writes_only_what_was_changed_in_it(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    row = quota(home, Dimension.CONCURRENT_RUNS, 5)
+    address = page("workspaces_workspace_change", home.pk)
+    first, second, third = (Tab(browser, address) for _ in range(3))
+    assert first.save(amount="2", allow_unpriced="on").status_code == 302
+    assert second.save(name="Renamed").status_code == 302
+    row.refresh_from_db()
+    home.refresh_from_db()
+    assert (row.limit, home.name, home.allow_unpriced) == (2, "Renamed", True)
+    assert (last_entry().action, last_entry().after) == ("workspace.changed", {"name": "Renamed"})
+    entries = AuditEntry.objects.everywhere().count()
+    assert third.save().status_code == 302
+    assert AuditEntry.objects.everywhere().count() == entries, "nothing was changed in it"
+    # The other way round: the name stays when the limit is set.
+    other = Tab(browser, address)
+    Tab(browser, address).save(name="Again")
+    assert other.save(amount="3").status_code == 302
+    row.refresh_from_db()
+    home.refresh_from_db()
+    assert (row.limit, home.name) == (3, "Again")
+    assert (last_entry().action, last_entry().after) == ("quota.set", {"limit": 3})
+
+
+def test_what_two_tabs_changed_is_looked_at_again_and_then_saved(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    row = quota(home, Dimension.REQUESTS_PER_MINUTE, 5)
+    address = page("workspaces_workspace_change", home.pk)
+    first, second, third = (Tab(browser, address) for _ in range(3))
+    first.save(amount="2", name="Theirs")
+    entries = AuditEntry.objects.everywhere().count()
+    assert second.save(amount="7", name="Mine").status_code == 200
+    assert "Changed meanwhile: now “2”" in second.text
+    assert "Changed meanwhile: now “Theirs”" in second.text
+    assert second.fields["quotas-0-amount"] == ["7"], "what was written is not lost"
+    assert AuditEntry.objects.everywhere().count() == entries
+    # A burst belongs to its limit: it was chosen for the other one.
+    assert third.save(burst="4").status_code == 200
+    assert "Changed meanwhile: now “2”" in third.text
+    assert third.fields["quotas-0-amount"] == ["2"]
+    assert third.save().status_code == 302
+    row.refresh_from_db()
+    assert (row.limit, row.burst) == (2, 4)
+    # Meanwhile there is a burst too; saved a third time it is meant.
+    assert second.save().status_code == 200
+    assert second.save().status_code == 302
+    row.refresh_from_db()
+    home.refresh_from_db()
+    assert (row.limit, home.name) == (7, "Mine")
+
+
+def test_the_same_change_in_two_tabs_is_no_quarrel(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    quota(home, Dimension.CONCURRENT_RUNS, 5)
+    address = page("workspaces_workspace_change", home.pk)
+    first, second = Tab(browser, address), Tab(browser, address)
+    same = {"amount": "2", "name": "Same", "allow_unpriced": "on"}
+    assert first.save(**same).status_code == 302
+    entries = AuditEntry.objects.everywhere().count()
+    assert second.save(**same).status_code == 302
+    assert AuditEntry.objects.everywhere().count() == entries
+
+
+def test_a_limit_that_was_changed_meanwhile_is_not_taken_away_unseen(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    quota(home, Dimension.CONCURRENT_RUNS, 5)
+    address = page("workspaces_workspace_change", home.pk)
+    first, second, third = (Tab(browser, address) for _ in range(3))
+    first.save(amount="2")
+    assert second.save(gone="on").status_code == 200
+    assert "was changed meanwhile" in second.text
+    assert second.fields["quotas-0-amount"] == ["2"]
+    assert second.save().status_code == 302
+    assert not Quota.objects.in_workspace(home).exists()
+    # Nor does one that is gone come back with a form that still has it.
+    assert third.save(name="Late").status_code == 302
+    third.read(browser.get(address))
+    assert "taken away meanwhile" in third.text
+    home.refresh_from_db()
+    assert home.name != "Late"
+    assert not Quota.objects.in_workspace(home).exists()
+
+
+def test_an_older_tab_gives_no_user_their_rights_back(alice: Person) -> None:
+    browser = superuser()
+    group = Group.objects.create(name="Night shift")
+    nina = User.objects.create_user(username="nina", password="p", is_staff=True)
+    nina.groups.add(group)
+    address = page("auth_user_change", nina.pk)
+    first, second = Tab(browser, address), Tab(browser, address)
+    assert nina.password not in first.text
+    assert first.save(is_staff="", groups="").status_code == 302
+    assert second.save(username="nina-2").status_code == 302
+    nina.refresh_from_db()
+    assert (nina.username, nina.is_staff, nina.groups.count()) == ("nina-2", False, 0)
+    assert nina.check_password("p")
+
+
+def test_a_limit_that_lets_nothing_new_start_is_said_to(alice: Person) -> None:
+    browser, home = superuser(), alice.workspace
+    quota(home, Dimension.CONCURRENT_RUNS, 5)
+    address = page("workspaces_workspace_change", home.pk)
+
+    def said(amount: str) -> str:
+        tab = Tab(browser, address)
+        assert tab.save(amount=amount).status_code == 302
+        return browser.get(address).content.decode()
+
+    assert "Runs at once is now 0: nothing new starts." in said("0")
+    assert "nothing new starts" not in said("1")
+    assert "nothing new starts" not in said("3")
+    admitted(home)
+    assert "Runs at once is now 1, and 1 is used or held: nothing new starts" in said("1")
+
+
 def test_a_workspace_is_made_with_its_quotas(db: None) -> None:
     made = Workspace(name="New", slug="new")
     posted = settings_of(made, **{"quotas-0-dimension": "concurrent_runs", "quotas-0-amount": "3"})
@@ -121,6 +287,8 @@ def test_a_workspace_is_made_with_its_quotas(db: None) -> None:
         ({"quotas-0-amount": "1e30"}, "from 0"),
         ({"quotas-0-amount": "twelve"}, "like 12.50"),
         ({"quotas-0-amount": "1,5"}, "like 12.50"),
+        ({"quotas-0-amount": "2.000"}, "dollars from cents"),
+        ({"quotas-0-amount": "$12.500"}, "dollars from cents"),
         ({"quotas-0-amount": "1,0000"}, "like 12.50"),
         ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "1,5"}, "whole number"),
         ({"quotas-0-dimension": "tokens_per_day", "quotas-0-amount": "1.5"}, "whole number"),

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import IntegrityError, transaction
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
@@ -24,6 +25,7 @@ from django.utils.text import capfirst
 
 from workspaces.access import CHOSEN, Actor, actor_from_user, operator
 from workspaces.actions.record_change import record_change, state_of
+from workspaces.admin.meanwhile import GoneMeanwhile
 from workspaces.models import Workspace
 
 Page = Callable[..., HttpResponseBase]
@@ -160,14 +162,27 @@ class Console(admin.ModelAdmin):  # type: ignore[type-arg]
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        try:
+        if request.method != "POST":
             return super().changeform_view(request, object_id, *args, **kwargs)
+        try:
+            with transaction.atomic():
+                self._lock(object_id)
+                return super().changeform_view(request, object_id, *args, **kwargs)
         except IntegrityError:
             # Checked before and refused by the database all the same: two were at it at once.
-            self.message_user(
-                request, "Someone else changed this at the same moment. Look again.", messages.ERROR
-            )
-            return HttpResponseRedirect(request.get_full_path())
+            words = "Someone else changed this at the same moment. Look again."
+        except GoneMeanwhile:
+            words = "Some of it was taken away meanwhile, and nothing was saved. Look again."
+        self.message_user(request, words, messages.ERROR)
+        return HttpResponseRedirect(request.get_full_path())
+
+    def _lock(self, object_id: str | None) -> None:
+        """Hold the row before it is read: what is compared with the form is what is written to."""
+        try:
+            pk = self.opts.pk.to_python(unquote(object_id or ""))
+        except ValidationError:
+            return  # Not an address of anything, which Django says better.
+        self.model._default_manager.select_for_update(no_key=True).filter(pk=pk).first()
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

@@ -4,11 +4,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 
 from workspaces.admin.console import Console, note
+from workspaces.admin.meanwhile import SinceOpened
 from workspaces.members import is_last_owner
 
 admin.site.unregister(User)
@@ -55,9 +57,14 @@ def _many(row: Any) -> dict[str, Any]:
     }
 
 
+class UserForm(SinceOpened, UserChangeForm):  # type: ignore[type-arg]
+    """Rights that another superuser took away do not come back with an older form."""
+
+
 @admin.register(User)
 class RexUserAdmin(ForSuperusers, UserAdmin):  # type: ignore[type-arg]
     noun = "user"
+    form = UserForm
     list_display = ("username", "is_active", "is_staff", "is_superuser", "last_login")
     list_filter = ("is_active", "is_staff", "is_superuser", "groups")
     search_fields = ("username",)
@@ -98,3 +105,4 @@ class RexUserAdmin(ForSuperusers, UserAdmin):  # type: ignore[type-arg]
 @admin.register(Group)
 class RexGroupAdmin(ForSuperusers, GroupAdmin):
     noun = "group"
+    form = SinceOpened

@@ -1,6 +1,6 @@
 """The quotas of a workspace, on its page: limits in the units people write."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -15,18 +15,20 @@ from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 
 from workspaces.admin.console import console_url
+from workspaces.admin.meanwhile import GoneMeanwhile, SinceOpened
 from workspaces.admin.show import link, when
 from workspaces.admin.units import CHOICES, caption, limit_of_text, shown, written
-from workspaces.domain.quotas import Dimension
+from workspaces.domain.quotas import Dimension, Use
 from workspaces.models import ApiKey, Quota, QuotaOverride
 
 LONGEST_BURST = 2**31 - 1
 
 
-class QuotaForm(forms.ModelForm):  # type: ignore[type-arg]
+class QuotaForm(SinceOpened):
     """A limit in the unit of its dimension: money is written in dollars and kept exactly."""
 
     pipelines: ClassVar[Sequence[str]] = ()
+    together = True
 
     dimension = forms.ChoiceField(label="What", choices=CHOICES)
     amount = forms.CharField(
@@ -91,6 +93,22 @@ class QuotaFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
         """Read once, and not for each row of the form."""
         return [("", "All of them"), *((key.pk, _named(key)) for key in self.keys)]
 
+    def get_queryset(self) -> Any:
+        """A form that is sent back is about the rows it was made of, in its order, whatever was
+        added or put elsewhere meanwhile. Raises GoneMeanwhile."""
+        rows = super().get_queryset()
+        if not self.is_bound:
+            return rows
+        if not hasattr(self, "_sent_rows"):
+            prefixes = (self.add_prefix(at) for at in range(self.initial_form_count()))
+            sent = [str(self.data.get(f"{prefix}-id") or "") for prefix in prefixes]
+            known = {str(row.pk): row for row in rows}
+            if any(pk and pk not in known for pk in sent):
+                raise GoneMeanwhile
+            # Where they are only shown, they are not sent.
+            self._sent_rows = [known[pk] for pk in sent] if all(sent) else rows
+        return self._sent_rows
+
     def add_fields(self, form: Any, index: int | None) -> None:
         super().add_fields(form, index)
         field = forms.ModelChoiceField(
@@ -98,20 +116,27 @@ class QuotaFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
         )
         field.choices = self.key_choices
         form.fields["api_key"] = field
+        form.remember("dimension", "amount", "burst", "api_key", "pipeline")
         for field in form.fields.values():
             # In a table the head of the column is the label, but no program reads it as one.
             field.widget.attrs["aria-label"] = field.label or "Take away"
 
     def clean(self) -> None:
         super().clean()
+        rows: list[Any] = self.forms
         # Rows that this form does not know of, as one that is sent twice does not.
-        known = [form.instance.pk for form in self.forms]
+        known = [form.instance.pk for form in rows]
         seen: set[tuple[Any, ...]] = set()
         if not self.instance._state.adding:
             others = Quota.objects.in_workspace(self.instance).exclude(pk__in=filter(None, known))
             seen.update(others.values_list("api_key", "pipeline", "dimension"))
-        for form in self.forms:
+        for form in rows:
             given = getattr(form, "cleaned_data", {})
+            if given.get("DELETE") and form.meanwhile:
+                raise ValidationError(
+                    f"“{caption(form.instance.dimension)}” was changed meanwhile. Look again: what"
+                    " is marked is taken away when you save."
+                )
             if not given.get("dimension") or given.get("DELETE"):
                 continue
             key = given.get("api_key")
@@ -158,6 +183,24 @@ class QuotaInline(admin.TabularInline):  # type: ignore[type-arg]
 
 def _named(key: ApiKey) -> str:
     return f"{key} (revoked)" if key.revoked_at else str(key)
+
+
+def consequence_of(quota: Quota, uses: Iterable[Use]) -> str:
+    """What is to be said once ``quota`` was set, where nothing new starts because of it."""
+    same = (use for use in uses if use.limit.scope == quota.scope)
+    use = next((use for use in same if use.limit.dimension == quota.dimension), None)
+    if use is None or use.remaining or use.limit.until:
+        return ""  # What holds for a while was said when it was set.
+    whose = ""
+    if quota.scope:
+        whose = f" of {quota.api_key}" if quota.api_key else f" of the pipeline {quota.pipeline}"
+    words = f"{caption(quota.dimension)}{whose} is now {shown(quota.dimension, quota.limit)}"
+    if not quota.limit:
+        return f"{words}: nothing new starts."
+    if quota.dimension == Dimension.REQUESTS_PER_MINUTE:
+        return ""  # There is room again within the minute.
+    taken = shown(quota.dimension, use.used + use.reserved)
+    return f"{words}, and {taken} is used or held: nothing new starts until there is room again."
 
 
 def is_live(override: QuotaOverride, now: datetime) -> bool:

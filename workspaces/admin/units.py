@@ -10,6 +10,8 @@ from workspaces.words import MICRO
 
 # A billion dollars, and far from where sums over many rows would leave 64 bits.
 MOST = 10**15
+# "2.000" is two thousand to half of the world. Nobody writes dollars so, and no page of ours does.
+_DOUBTFUL = re.compile(r"\$?[1-9]\d{0,2}\.\d\d0")
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(?![\d,])")
 
 _CAPTIONS = {
@@ -62,6 +64,8 @@ def micro_usd_of(text: str) -> int:
 def limit_of_text(dimension: str, text: str) -> int:
     """What was written for ``dimension``, in its unit. Raises ValidationError."""
     if Dimension(dimension) in MONEY:
+        if _DOUBTFUL.fullmatch(text.strip()):
+            raise ValidationError("A point parts dollars from cents. Write 2000, or 2.00.")
         return micro_usd_of(text)
     digits = _without_thousands(text.strip())
     if not (digits.isascii() and digits.isdigit()):

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -17,8 +17,9 @@ from django.utils.safestring import SafeString
 from workspaces.actions.record_change import state_of
 from workspaces.admin.confirm import Given, NotNow, Plan, Step, confirm
 from workspaces.admin.console import Console, Page, console_url, note
+from workspaces.admin.meanwhile import SinceOpened
 from workspaces.admin.members import MemberPages
-from workspaces.admin.quotas import QuotaInline
+from workspaces.admin.quotas import QuotaInline, consequence_of
 from workspaces.admin.show import bars, mark, money, when
 from workspaces.admin.standings import Stand, near_a_quota, stands_of
 from workspaces.counting import lock_workspace
@@ -65,6 +66,7 @@ class PausedFilter(admin.SimpleListFilter):
 
 class WorkspaceAdmin(MemberPages, Console):
     noun = "workspace"
+    form = SinceOpened
     list_display = ("name", "state", "under_way", "cost_today", "cost_month", "quota_bars")
     list_filter = (PausedFilter,)
     labels = {
@@ -189,10 +191,13 @@ class WorkspaceAdmin(MemberPages, Console):
                 note(request, "quota.removed", each.instance, before=before.get(each.instance.pk))
         super().save_formset(request, form, formset, change)
         changed = [row for row, _ in formset.changed_objects]
+        uses = uses_of(form.instance)
         for row in [*formset.new_objects, *changed]:
             old, new = before.get(row.pk, {}), state_of(row)
             if old != new:
                 note(request, "quota.set", row, before=old, after=new)
+                if words := consequence_of(row, uses):
+                    self.message_user(request, words, messages.WARNING)
 
     # --- pausing ----------------------------------------------------------------------------------
 
