@@ -2,7 +2,8 @@
 
 On SQLite, on PostgreSQL, and on PostgreSQL with Redis, eight processes ask for as long as the run
 says. Of one workspace all quotas have room; of another the slots are taken, so that all it asks is
-refused; the question is what that does to the first. Writes results/quotas/.
+refused, FLOOD_PER_S times a second; the question is what that does to the first. Writes
+results/quotas/.
 
     ./rex bench quotas [--seconds 5] [--out results/quotas]
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PROCESSES = 8
+FLOOD_PER_S = 105
 ENOUGH = 10**12
 
 SET_UP = """
@@ -38,8 +40,9 @@ for name, limit in (("calm", {enough}), ("flooded", 0)):
 """
 
 
-def worker(key: str, seconds: float) -> None:
-    """Ask with ``key`` until the time is over; prints [[milliseconds, admitted], …]."""
+def worker(key: str, seconds: float, every_s: float) -> None:
+    """Ask with ``key`` until the time is over, every so often (0: as fast as it goes); prints
+    [[milliseconds, admitted], …]."""
     import django
 
     django.setup()
@@ -54,8 +57,11 @@ def worker(key: str, seconds: float) -> None:
     print("ready", flush=True)
     sys.stdin.readline()
     taken: list[tuple[float, bool]] = []
-    end = time.monotonic() + seconds
+    due = time.monotonic()
+    end = due + seconds
     while time.monotonic() < end:
+        time.sleep(max(0.0, due - time.monotonic()))
+        due += every_s
         begun = time.perf_counter()
         try:
             start_run(actor=actor, request=asked)
@@ -66,19 +72,19 @@ def worker(key: str, seconds: float) -> None:
     print(json.dumps(taken), flush=True)
 
 
-def race(env: dict[str, str], keys: list[str], seconds: float) -> list[list[Any]]:
-    """What each of ``keys``' workers took, all of them at once."""
+def race(env: dict[str, str], paces: list[tuple[str, float]], seconds: float) -> list[list[Any]]:
+    """What each worker took, all of them at once; ``paces`` are their keys and seconds a request."""
     command = [sys.executable, __file__, "--worker"]
     workers = [
         subprocess.Popen(
-            [*command, key, "--seconds", str(seconds)],
+            [*command, key, "--seconds", str(seconds), "--every", str(every_s)],
             cwd=ROOT,
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for key in keys
+        for key, every_s in paces
     ]
     for each in workers:
         assert each.stdout is not None
@@ -141,9 +147,10 @@ def measure(seconds: float) -> dict[str, Any]:
                 cwd=ROOT, env=env, check=True, capture_output=True, text=True,
             ).stdout.split()  # fmt: skip
             calm, flooded = keys
-            alone = race(env, [calm], seconds)
-            racing = race(env, [calm] * PROCESSES, seconds)
-            mixed = race(env, [calm] + [flooded] * (PROCESSES - 1), seconds)
+            alone = race(env, [(calm, 0)], seconds)
+            racing = race(env, [(calm, 0)] * PROCESSES, seconds)
+            flood = [(flooded, (PROCESSES - 1) / FLOOD_PER_S)] * (PROCESSES - 1)
+            mixed = race(env, [(calm, 0), *flood], seconds)
             results[name] = {
                 "one process": summary(alone, seconds),
                 f"{PROCESSES} processes": summary(racing, seconds),
@@ -161,7 +168,8 @@ def table(results: dict[str, Any], seconds: float) -> str:
         f"`./rex bench quotas --seconds {seconds:g}`: a request for four models, with a quota in",
         f"every dimension; up to {PROCESSES} processes at once on {os.cpu_count()} cores, with the",
         "database on the same machine. A request is what `start_run` does: check, estimate,",
-        "reserve, write.",
+        f"reserve, write. The flood asks {FLOOD_PER_S} times a second, or as often as it is",
+        "answered.",
         "",
         "| store | what | a second | p50 ms | p99 ms |",
         "|---|---|---|---|---|",
@@ -178,10 +186,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "quotas")
+    parser.add_argument("--every", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        worker(arguments.worker, arguments.seconds)
+        worker(arguments.worker, arguments.seconds, arguments.every)
         return
     results = measure(arguments.seconds)
     arguments.out.mkdir(parents=True, exist_ok=True)
