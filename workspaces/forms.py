@@ -4,6 +4,7 @@ import re
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 from django import forms
 from django.contrib.auth.forms import BaseUserCreationForm
@@ -33,6 +34,18 @@ _GRACES = (
 )
 
 
+class OnceForm(forms.Form):
+    """Makes something that is shown once. ``mark`` tells this form, as it was shown, from all
+    others: sent again, it makes nothing more. Without one there is nothing to tell it by."""
+
+    mark = forms.UUIDField(
+        # Firefox would keep the used one when the page is loaded again.
+        widget=forms.HiddenInput(attrs={"autocomplete": "off"}),
+        required=False,
+        initial=uuid4,
+    )
+
+
 class RoleForm(forms.Form):
     role = forms.ChoiceField(
         label=_("Role"),
@@ -41,7 +54,7 @@ class RoleForm(forms.Form):
     )
 
 
-class InviteForm(RoleForm):
+class InviteForm(OnceForm, RoleForm):
     note = forms.CharField(
         label=_("For whom"),
         max_length=120,
@@ -58,7 +71,7 @@ class RegisterForm(BaseUserCreationForm):  # type: ignore[type-arg]
         labels = {"username": _("Name")}
 
 
-class IssueForm(forms.Form):
+class IssueForm(OnceForm):
     """``expires_in`` is a timedelta or None."""
 
     name = forms.CharField(
@@ -80,7 +93,7 @@ class IssueForm(forms.Form):
         return timedelta(days=int(days)) if days else None
 
 
-class RotateForm(forms.Form):
+class RotateForm(OnceForm):
     grace = forms.ChoiceField(label=_("The old key ends"), choices=_GRACES, initial="86400")
 
     def clean_grace(self) -> timedelta:

@@ -1,11 +1,14 @@
 """Changes to who and what may act in a workspace: one after another, each by someone who may."""
 
+from uuid import UUID
+
 from django.db import transaction
+from django.db.models import QuerySet
 
 from workspaces.access import OPERATOR, Actor
 from workspaces.counting import lock_workspace
-from workspaces.models import Membership, Workspace
-from workspaces.refused import NotAllowed
+from workspaces.models import ApiKey, Invitation, Membership, Workspace
+from workspaces.refused import AlreadyMade, NotAllowed
 
 COMMAND_LINE = "command line"
 
@@ -26,6 +29,14 @@ def lock_to_manage(workspace: Workspace, by: Actor | None) -> Workspace:
     if by is not None and not _manages(by, locked):
         raise NotAllowed
     return locked
+
+
+def use_once(mark: UUID | None, rows: QuerySet[ApiKey] | QuerySet[Invitation]) -> None:
+    """Raises AlreadyMade where one of the workspace's ``rows`` was made with the same mark: the
+    page it was shown on was loaded again, or its form sent twice at once. The workspace must be
+    locked, so that the second waits for what the first makes."""
+    if mark is not None and rows.filter(mark=mark).exists():
+        raise AlreadyMade
 
 
 def _manages(by: Actor, workspace: Workspace) -> bool:

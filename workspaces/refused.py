@@ -28,6 +28,13 @@ class InvitationGone(Refused):
         super().__init__(_("This invitation is no longer valid. Ask for a new one."))
 
 
+class AlreadyMade(Refused):
+    """The form was sent before, and made then what it makes."""
+
+    def __init__(self) -> None:
+        super().__init__(_("This was made already, and is shown only once."))
+
+
 class KeyIsOver(Refused):
     """The key was revoked, has expired, or another has taken its place."""
 

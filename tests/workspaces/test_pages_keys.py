@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -182,6 +184,105 @@ def test_a_key_that_cannot_be_made_is_refused_with_the_reason_and_what_was_writt
     assert reason in page
     assert ("weekly sums" in page) == ("name" not in wrong)
     assert state(alice.workspace) == before
+
+
+# --- a form makes one key ------------------------------------------------------------------------
+
+
+def mark_on(page: str) -> str:
+    found = re.search(r'<input[^>]* name="mark" value="([0-9a-f-]{36})"', page)
+    assert found
+    return found[1]
+
+
+def shown_keys(*answers: Any) -> list[str]:
+    return sorted({whole for each in answers for whole in WHOLE.findall(each.content.decode())})
+
+
+def test_loading_the_page_of_a_new_key_again_makes_no_second_one(alice: Person) -> None:
+    client = alice.browser()
+    form = ISSUE | {"mark": mark_on(client.get(reverse("key-new")).content.decode())}
+    first, again = (client.post(reverse("key-new"), form) for _ in range(2))
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert len(shown_keys(first)) == 1
+    assert not shown_keys(again)
+    page = again.content.decode()
+    assert "This key was made already, and is shown only once." in page
+    assert f'href="{reverse("keys")}"' in page
+    named = ApiKey.objects.in_workspace(alice.workspace).filter(name="weekly sums")
+    assert named.count() == 1
+    another = mark_on(client.get(reverse("key-new")).content.decode())
+    assert client.post(reverse("key-new"), form | {"mark": another}).status_code == 200
+    assert named.count() == 2, "the same name is no reason to refuse"
+
+
+def test_loading_the_page_of_a_rotated_key_again_makes_no_second_one(
+    alice: Person, key: ApiKey
+) -> None:
+    client = alice.browser()
+    mark = mark_on(client.get(reverse("key", args=[key.public])).content.decode())
+    url, form = reverse("key-rotate", args=[key.public]), {"grace": "3600", "mark": mark}
+    first, again = (client.post(url, form) for _ in range(2))
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert len(shown_keys(first)) == 1
+    assert not shown_keys(again)
+    assert "This key was made already, and is shown only once." in again.content.decode()
+    assert ApiKey.objects.in_workspace(alice.workspace).count() == 2
+
+
+def test_a_form_that_was_refused_can_be_sent_again(alice: Person) -> None:
+    client = alice.browser()
+    form = ISSUE | {"mark": mark_on(client.get(reverse("key-new")).content.decode())}
+    refused = client.post(reverse("key-new"), form | {"name": ""})
+    assert refused.status_code == 400
+    assert mark_on(refused.content.decode()) == form["mark"]
+    assert len(shown_keys(client.post(reverse("key-new"), form))) == 1
+
+
+def test_a_mark_that_is_none_is_refused_with_the_reason(alice: Person) -> None:
+    before = state(alice.workspace)
+    answer = alice.browser().post(reverse("key-new"), ISSUE | {"mark": "\x00' OR 1"})
+    assert answer.status_code == 400
+    assert "errorlist" in answer.content.decode()
+    assert state(alice.workspace) == before
+
+
+def test_a_mark_says_nothing_of_another_workspace(alice: Person, charlie: Person) -> None:
+    mark = mark_on(alice.browser().get(reverse("key-new")).content.decode())
+    for person in (alice, charlie):
+        answer = person.browser().post(reverse("key-new"), ISSUE | {"mark": mark})
+        assert len(shown_keys(answer)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("rotates", [False, True], ids=["new", "rotated"])
+def test_a_form_sent_twice_at_once_makes_one_key(alice: Person, key: ApiKey, rotates: bool) -> None:
+    where = reverse("key", args=[key.public]) if rotates else reverse("key-new")
+    url = reverse("key-rotate", args=[key.public]) if rotates else where
+    browsers = [alice.browser() for _ in range(4)]
+    form: dict[str, Any] = {"mark": mark_on(browsers[0].get(where).content.decode())}
+    form |= {"grace": "3600"} if rotates else ISSUE
+    ready = threading.Barrier(len(browsers))
+    answers: list[Any] = []
+
+    def send(client: Client) -> None:
+        try:
+            ready.wait(timeout=10)
+            answers.append(client.post(url, form))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=send, args=(client,)) for client in browsers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+    assert len(shown_keys(*answers)) == 1
+    assert ApiKey.objects.in_workspace(alice.workspace).count() == 2
+
+
+# --- rotating and revoking ------------------------------------------------------------------------
 
 
 def test_a_rotated_key_has_a_successor_and_goes_on_for_the_time_that_was_chosen(

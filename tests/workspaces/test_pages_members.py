@@ -1,5 +1,6 @@
 """The members' page: everybody sees it, owners change things, the last owner stays."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -152,6 +153,33 @@ def test_an_invitations_link_is_shown_once_and_works(scene: Scene, alice: Person
     assert f"http://testserver/join/{token}/" in page
     assert "no-store" in answer["Cache-Control"]
     assert token not in client.get(reverse("members")).content.decode()
+
+
+def test_loading_the_page_of_an_invitation_again_makes_no_second_one(
+    scene: Scene, alice: Person
+) -> None:
+    client = alice.browser()
+
+    def marked() -> dict[str, str]:
+        found = re.search(
+            r'name="mark" value="([0-9a-f-]{36})"', client.get(reverse("members")).content.decode()
+        )
+        assert found
+        return {"role": "member", "note": "Erin", "mark": found[1]}
+
+    form = marked()
+    refused = client.post(reverse("members"), form | {"role": "nobody"})
+    assert refused.status_code == 400
+    assert form["mark"] in refused.content.decode()
+    first, again = (client.post(reverse("members"), form) for _ in range(2))
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert "/join/" in first.content.decode()
+    assert "/join/" not in again.content.decode()
+    assert "This invitation was made already" in again.content.decode()
+    for_erin = Invitation.objects.in_workspace(alice.workspace).filter(note="Erin")
+    assert for_erin.count() == 1
+    assert client.post(reverse("members"), marked()).status_code == 200
+    assert for_erin.count() == 2
 
 
 def test_a_withdrawn_invitation_is_no_longer_listed(scene: Scene, alice: Person) -> None:

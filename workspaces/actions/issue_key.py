@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -11,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from workspaces.access import Actor
 from workspaces.actions.record_change import record_change, state_of
-from workspaces.managing import lock_to_manage, name_of
+from workspaces.managing import lock_to_manage, name_of, use_once
 from workspaces.models import ApiKey, Workspace
 from workspaces.refused import InvalidKey
 
@@ -28,12 +29,14 @@ def issue_key(
     expires_at: datetime | None = None,
     by: Actor | None = None,
     request_id: str = "",
+    mark: UUID | None = None,
 ) -> str:
     """Store a new key of ``workspace`` and return it whole: the only time anyone sees it.
 
-    Raises InvalidKey, NotAllowed.
+    With a ``mark``, only the first time. Raises AlreadyMade, InvalidKey, NotAllowed.
     """
     lock_to_manage(workspace, by)
+    use_once(mark, ApiKey.objects.in_workspace(workspace))
     _, key = make_key(
         workspace=workspace,
         name=name,
@@ -41,6 +44,7 @@ def issue_key(
         expires_at=expires_at,
         by=by,
         request_id=request_id,
+        mark=mark,
     )
     return key
 
@@ -54,6 +58,7 @@ def make_key(
     by: Actor | None,
     request_id: str,
     lineage: str = "",
+    mark: UUID | None = None,
 ) -> tuple[ApiKey, str]:
     """(row, key) of a new key; of ``lineage`` where it replaces one. The workspace is locked."""
     name, asked = name.strip(), set(scopes)
@@ -70,6 +75,7 @@ def make_key(
         name=name,
         public=public,
         lineage=lineage,
+        mark=mark,
         secret_sha256=hashlib.sha256(secret.encode()).hexdigest(),
         # In the order they are listed in, whatever order they were asked for in.
         scopes=[scope for scope in ALL if scope in asked],

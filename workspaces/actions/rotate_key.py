@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Final
+from uuid import UUID
 
 from django.db import transaction
 from django.utils import timezone
@@ -10,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from workspaces.access import Actor
 from workspaces.actions.issue_key import make_key
 from workspaces.actions.record_change import record_change, state_of
-from workspaces.managing import lock_to_manage, name_of
+from workspaces.managing import lock_to_manage, name_of, use_once
 from workspaces.models import ApiKey, Quota
 from workspaces.refused import InvalidKey, KeyIsOver
 
@@ -19,15 +20,24 @@ GRACES: Final = (timedelta(0), timedelta(hours=1), timedelta(hours=24), timedelt
 
 
 @transaction.atomic
-def rotate_key(*, key: ApiKey, grace: timedelta, by: Actor | None, request_id: str = "") -> str:
+def rotate_key(
+    *,
+    key: ApiKey,
+    grace: timedelta,
+    by: Actor | None,
+    request_id: str = "",
+    mark: UUID | None = None,
+) -> str:
     """Make a key that takes the place of ``key``, which expires after ``grace``; returns the new
     one whole, the only time anyone sees it.
 
     It has the same name, scopes and quotas, and counts where the old one counts (``lineage``), so
     the two share one budget while both live. A key that expires is followed by one that lives as
-    long. Raises KeyIsOver, InvalidKey, NotAllowed.
+    long. With a ``mark``, only the first time. Raises AlreadyMade, KeyIsOver, InvalidKey,
+    NotAllowed.
     """
     workspace = lock_to_manage(key.workspace, by)
+    use_once(mark, ApiKey.objects.in_workspace(workspace))
     if grace not in GRACES:
         raise InvalidKey(_("The old key lives on for nothing, an hour, a day or a week."))
     old = ApiKey.objects.in_workspace(workspace).get(pk=key.pk)
@@ -43,6 +53,7 @@ def rotate_key(*, key: ApiKey, grace: timedelta, by: Actor | None, request_id: s
         by=by,
         request_id=request_id,
         lineage=old.lineage,
+        mark=mark,
     )
     Quota.objects.in_workspace(workspace).filter(api_key=old).update(api_key=new)
     ends = now + grace

@@ -76,7 +76,8 @@ class Membership(models.Model):
 
 
 class Invitation(models.Model):
-    """A link that lets whoever holds it join once; only a digest of its token is kept."""
+    """A link that lets whoever holds it join once; only a digest of its token is kept. ``mark``
+    names the form it was made with, which makes no second one."""
 
     workspace = models.ForeignKey(Workspace, on_delete=models.CASCADE, related_name="invitations")
     role = models.CharField(
@@ -84,6 +85,7 @@ class Invitation(models.Model):
     )
     note = models.CharField(max_length=120, blank=True)
     token_sha256 = models.CharField(max_length=64, unique=True)
+    mark = models.UUIDField(null=True, editable=False)
     created_by = models.CharField(max_length=160, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField()
@@ -96,6 +98,11 @@ class Invitation(models.Model):
 
     objects: ClassVar[Scoped[Self]] = Scoped()
 
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "mark"], name="one_invitation_a_form"),
+        ]
+
     def __str__(self) -> str:
         return f"invitation to {self.workspace} ({self.role})"
 
@@ -107,7 +114,8 @@ class ApiKey(models.Model):
     microseconds where a password hash would cost a request its latency. ``last_used_at`` is right
     to about a minute. ``replaced_by`` is the key a rotation made; the old one expires.
     ``lineage`` is the public part of the first of keys that replaced one another: it is what quotas
-    and usage count by, so that a rotation brings no fresh budget.
+    and usage count by, so that a rotation brings no fresh budget. ``mark`` names the form the key
+    was made with, which makes no second one.
     """
 
     class Scope(models.TextChoices):
@@ -120,6 +128,7 @@ class ApiKey(models.Model):
     public = models.CharField(max_length=16, unique=True)
     lineage = models.CharField(max_length=16, editable=False)
     secret_sha256 = models.CharField(max_length=64)
+    mark = models.UUIDField(null=True, editable=False)
     scopes = models.JSONField(default=list)
     created_by = models.CharField(max_length=160, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -131,6 +140,11 @@ class ApiKey(models.Model):
     )
 
     objects: ClassVar[Scoped[Self]] = Scoped()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["workspace", "mark"], name="one_key_a_form"),
+        ]
 
     def __str__(self) -> str:
         return f"sk-rex-{self.public}-… ({self.name})"

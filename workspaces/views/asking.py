@@ -45,6 +45,11 @@ def page_of(
         return render(request, template, context, status=status)
 
 
+def made_already(request: HttpRequest, actor: Actor, what: str) -> HttpResponse:
+    """For one who sent a form again: ``what`` it made ("key", "invitation") is not shown twice."""
+    return page_of(request, actor, "workspaces/made_already.html", {"what": what}, status=409)
+
+
 def request_id_of(request: HttpRequest) -> str:
     """For the log of who did what: the id that also stands in the answer's header."""
     return str(getattr(request, "request_id", ""))

@@ -26,9 +26,9 @@ from workspaces.actions.set_key_quota import set_key_quota
 from workspaces.domain.quotas import BUDGETS, Dimension, Use, key_scope
 from workspaces.forms import IssueForm, QuotasForm, RotateForm
 from workspaces.models import ApiKey, Quota
-from workspaces.refused import Refused
+from workspaces.refused import AlreadyMade, Refused
 from workspaces.standing import uses_of
-from workspaces.views.asking import member, owner, page_of, request_id_of
+from workspaces.views.asking import made_already, member, owner, page_of, request_id_of
 from workspaces.words import DIMENSIONS, SCOPES, STATES, amount, state_of_key
 
 _ENDED = ("expired", "revoked")
@@ -110,7 +110,10 @@ def issue(request: HttpRequest) -> HttpResponse:
                 expires_at=timezone.now() + lives if lives else None,
                 by=actor,
                 request_id=request_id_of(request),
+                mark=form.cleaned_data["mark"],
             )
+        except AlreadyMade:
+            return made_already(request, actor, "key")
         except Refused as refused:
             form.add_error(None, str(refused))
         else:
@@ -239,7 +242,10 @@ def rotate(request: HttpRequest, public: str) -> HttpResponse:
             grace=form.cleaned_data["grace"],
             by=actor,
             request_id=request_id_of(request),
+            mark=form.cleaned_data["mark"],
         )
+    except AlreadyMade:
+        return made_already(request, actor, "key")
     except Refused as refused:
         return _page(request, actor, key, problem=str(refused), status=409)
     return _once(request, actor, whole, replaced=key)

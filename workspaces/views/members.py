@@ -19,8 +19,8 @@ from workspaces.actions.remove_member import remove_member
 from workspaces.actions.withdraw_invitation import withdraw_invitation
 from workspaces.forms import InviteForm, RoleForm
 from workspaces.models import Invitation, Membership
-from workspaces.refused import Refused
-from workspaces.views.asking import member, owner, page_of, request_id_of
+from workspaces.refused import AlreadyMade, Refused
+from workspaces.views.asking import made_already, member, owner, page_of, request_id_of
 from workspaces.words import RIGHTS, ROLES
 
 
@@ -35,13 +35,17 @@ def show(request: HttpRequest) -> HttpResponse:
     form = InviteForm(request.POST)
     if not form.is_valid():
         return _page(request, actor, form, status=400)
-    token = invite(
-        workspace=actor.workspace,
-        role=form.cleaned_data["role"],
-        note=form.cleaned_data["note"],
-        by=actor,
-        request_id=request_id_of(request),
-    )
+    try:
+        token = invite(
+            workspace=actor.workspace,
+            role=form.cleaned_data["role"],
+            note=form.cleaned_data["note"],
+            by=actor,
+            request_id=request_id_of(request),
+            mark=form.cleaned_data["mark"],
+        )
+    except AlreadyMade:
+        return made_already(request, actor, "invitation")
     context = {
         "link": request.build_absolute_uri(reverse("join", args=[token])),
         "role": ROLES[Membership.Role(form.cleaned_data["role"])],
