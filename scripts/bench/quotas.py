@@ -73,7 +73,7 @@ def worker(key: str, seconds: float, every_s: float) -> None:
 
 
 def race(env: dict[str, str], paces: list[tuple[str, float]], seconds: float) -> list[list[Any]]:
-    """What each worker took, all of them at once; ``paces`` are their keys and seconds a request."""
+    """What each worker took, at once; ``paces`` are their keys and the seconds a request."""
     command = [sys.executable, __file__, "--worker"]
     workers = [
         subprocess.Popen(
