@@ -34,6 +34,8 @@ def delete_workspace(*, workspace: Workspace, by: Actor, request_id: str = "") -
             action="workspace.deleted",
             row=locked,
             before=state_of(locked),
+            # Its name stays with the entry when the row goes.
+            workspace=locked,
             user_id=by.user_id,
             request_id=request_id,
         )

@@ -438,6 +438,7 @@ def test_a_workspace_is_deleted_paused_idle_named_and_with_its_cached_answers(
     assert not Run.objects.everywhere().exists()
     entry = last_entry()
     assert (entry.action, entry.object_id) == ("workspace.deleted", str(home.pk))
+    assert (entry.workspace, entry.workspace_name) == (None, home.name)
     assert User.objects.filter(username="alice").exists()
 
 
